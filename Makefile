@@ -1,0 +1,48 @@
+# Every target is safe to run again. `make help` lists them.
+PY := .venv/bin/python
+PYTHON ?= python3
+SRC := src schemas producers consumers index_service tests bench examples
+
+.PHONY: help setup demo test check format bench lock proto clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: .venv/.installed ## make .venv with the locked dependencies
+
+.venv/.installed: requirements/dev.txt pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## an agent that learns online from real images (under a minute)
+	.venv/bin/relive demo
+
+test: setup ## every test, those against a real broker included
+	$(PY) -m pytest
+
+check: setup ## format, lint, types, import rules, generated code
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: setup ## rewrite the sources in the house format
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: setup ## the benchmarks, as JSON on stdout
+	$(PY) -m bench
+
+proto: setup ## generate the RPC code from the .proto
+	$(PY) -m grpc_tools.protoc -I schemas --python_out=schemas --pyi_out=schemas --grpc_python_out=schemas schemas/relive/schemas/index.proto
+
+lock: ## renew the locked requirements (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--extra cpu --extra kafka --extra demo --extra testing --group dev pyproject.toml requirements/build.in -o requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--extra cpu --extra kafka pyproject.toml -o requirements/serve.txt
+
+clean: ## remove what setup and the tests made
+	rm -rf .venv .mypy_cache .ruff_cache dist build
