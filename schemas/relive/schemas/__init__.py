@@ -1,0 +1,26 @@
+"""The events of the log, their Avro schemas, and the codec between the two."""
+
+from relive.schemas.codec import decode, encode
+from relive.schemas.events import (
+    BufferCleared,
+    Event,
+    ExperienceRecorded,
+    ExperienceRetired,
+    ExperiencesRetrieved,
+    OutcomeReported,
+    PriorityUpdated,
+    SettingsChanged,
+)
+
+__all__ = [
+    "BufferCleared",
+    "Event",
+    "ExperienceRecorded",
+    "ExperienceRetired",
+    "ExperiencesRetrieved",
+    "OutcomeReported",
+    "PriorityUpdated",
+    "SettingsChanged",
+    "decode",
+    "encode",
+]
