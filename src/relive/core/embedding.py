@@ -1,0 +1,265 @@
+"""Visual and text embeddings as one vector, and the similarity that it stands for.
+
+With weights w that sum to 1 over the modalities:
+
+- cosine, weighted:    score = Σ w·cos over the modalities both have, ÷ Σ w over those of the query
+- cosine, average:     score = cos of the normalised weighted averages of the unit vectors
+- euclidean, weighted: score = -Σ w·|q - x|² over the query's modalities, a missing x being zero
+- euclidean, average:  score = -|q - x|² of the weighted averages
+
+Weighted rows are [s_v·v, s_t·t] with s = √w, so that Σ w·cos **is** a dot product. (Plain weights
+would count twice, 0.7 and 0.3 as 0.84 and 0.16.) A query's own weights scale its halves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from relive.core.experience import VectorLike, embedding_bytes
+from relive.errors import InvalidConfig, InvalidQuery
+
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+
+
+class Metric(StrEnum):
+    """What a score measures; greater is nearer."""
+
+    COSINE = "cosine"
+    EUCLIDEAN = "euclidean"
+
+
+class HybridMode(StrEnum):
+    """How two embeddings become one vector."""
+
+    WEIGHTED = "weighted"
+    AVERAGE = "average"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A query, ready to be compared with rows.
+
+    Attributes:
+        scan: float32 of shape (width,); its dot product with a row orders rows as the score does,
+            up to rounding.
+        scan_norm: length of `scan`, for bounding that rounding.
+        exact: the scores, float64 of shape (n,), of n rows of shape (n, width).
+    """
+
+    scan: Float32Array
+    scan_norm: float
+    exact: Callable[[Float32Array], Float64Array]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpace:
+    """The layout of an index row.
+
+    Attributes:
+        visual_dim, text_dim: 0 where the buffer has no such embeddings.
+        metric, mode: how rows are compared.
+        visual_weight, text_weight: not negative, not both 0.
+    """
+
+    visual_dim: int
+    text_dim: int
+    metric: Metric = Metric.COSINE
+    mode: HybridMode = HybridMode.WEIGHTED
+    visual_weight: float = 0.7
+    text_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.mode is HybridMode.AVERAGE and 0 < self.visual_dim != self.text_dim > 0:
+            raise InvalidConfig(
+                "hybrid_mode",
+                f"average of {self.visual_dim} and {self.text_dim} dimensions",
+                "needs embeddings of one shared space; use weighted",
+            )
+
+    @property
+    def vector_width(self) -> int:
+        """Numbers in a row that stand for the embeddings."""
+        if self.mode is HybridMode.AVERAGE:
+            return max(self.visual_dim, self.text_dim)
+        return self.visual_dim + self.text_dim
+
+    @property
+    def width(self) -> int:
+        """Numbers in a row; a euclidean row ends with the squared lengths its scan needs."""
+        norms = {HybridMode.AVERAGE: 1, HybridMode.WEIGHTED: 2}[self.mode]
+        return self.vector_width + (norms if self.metric is Metric.EUCLIDEAN else 0)
+
+    def row(self, visual: Float32Array | None, text: Float32Array | None) -> Float32Array:
+        """The index row of an experience: float32 of shape (width,)."""
+        halves = _float64(visual), _float64(text)
+        if self.mode is HybridMode.AVERAGE:
+            row = self._average(*halves, *self._weights(None, None))
+            norms = [float(row @ row)]
+        else:
+            parts = [self._part(m, half) for m, half in enumerate(halves)]
+            row = np.concatenate([s * part for s, part in zip(self._scales, parts, strict=True)])
+            norms = [float(part @ part) for part in parts]
+        if self.metric is Metric.EUCLIDEAN:
+            row = np.concatenate([row, norms])
+        return row.astype(np.float32)
+
+    def query(
+        self,
+        visual: VectorLike | None,
+        text: VectorLike | None,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+    ) -> Query:
+        """A query for rows of this space.
+
+        Args:
+            visual, text: embeddings; at least one is given.
+            visual_weight, text_weight: instead of the configured ones, for this query.
+
+        Raises:
+            InvalidQuery: no vector, a wrong dimension, numbers that are not finite, weights that
+                are negative or leave the query nothing to compare.
+        """
+        halves = self._checked("visual", visual), self._checked("text", text)
+        if halves[0] is None and halves[1] is None:
+            raise InvalidQuery("visual, text", None, "give at least one vector")
+        weights = self._weights(visual_weight, text_weight)
+        if sum(w for w, half in zip(weights, halves, strict=True) if half is not None) <= 0.0:
+            raise InvalidQuery(
+                "visual_weight, text_weight", weights, "leave nothing of this query to compare"
+            )
+        if self.mode is HybridMode.AVERAGE:
+            return self._average_query(self._average(*halves, *weights))
+        if self.metric is Metric.COSINE:
+            return self._cosine_query(halves, weights)
+        return self._euclidean_query(halves, weights)
+
+    def _cosine_query(
+        self, halves: tuple[Float64Array | None, Float64Array | None], weights: tuple[float, float]
+    ) -> Query:
+        total = sum(w for w, half in zip(weights, halves, strict=True) if half is not None)
+        scaled = np.concatenate(
+            [
+                (weights[m] / total / self._scales[m]) * self._part(m, half)
+                for m, half in enumerate(halves)
+            ]
+        )
+        return _dot_query(scaled)
+
+    def _euclidean_query(
+        self, halves: tuple[Float64Array | None, Float64Array | None], weights: tuple[float, float]
+    ) -> Query:
+        parts = [self._part(m, half) for m, half in enumerate(halves)]
+        counted = [0.0 if half is None else weights[m] for m, half in enumerate(halves)]
+        scan = np.concatenate(
+            [2.0 * counted[m] / self._scales[m] * parts[m] for m in (0, 1)]
+            + [[-counted[0], -counted[1]]]
+        )
+        ends = (0, self.visual_dim, self.visual_dim + self.text_dim)
+
+        def exact(rows: Float32Array) -> Float64Array:
+            scores = np.zeros(len(rows))
+            for m in (0, 1):
+                if counted[m]:
+                    values = rows[:, ends[m] : ends[m + 1]].astype(np.float64) / self._scales[m]
+                    scores -= counted[m] * _squared_lengths(values - parts[m])
+            return scores
+
+        return _query(scan, exact)
+
+    def _average_query(self, average: Float64Array) -> Query:
+        if self.metric is Metric.COSINE:
+            return _dot_query(average)
+
+        def exact(rows: Float32Array) -> Float64Array:
+            return -_squared_lengths(rows[:, :-1].astype(np.float64) - average)
+
+        return _query(np.append(2.0 * average, -1.0), exact)
+
+    def _average(
+        self,
+        visual: Float64Array | None,
+        text: Float64Array | None,
+        visual_weight: float,
+        text_weight: float,
+    ) -> Float64Array:
+        total = np.zeros(self.vector_width)
+        weight = 0.0
+        for m, half in enumerate((visual, text)):
+            if half is not None:
+                w = (visual_weight, text_weight)[m]
+                total += w * self._part(m, half)
+                weight += w
+        if self.metric is Metric.COSINE:
+            return _unit(total)
+        return total / weight if weight else total
+
+    def _part(self, modality: int, half: Float64Array | None) -> Float64Array:
+        """One modality's share of a row before scaling; zeros where it is missing."""
+        if half is None:
+            return np.zeros((self.visual_dim, self.text_dim)[modality])
+        return _unit(half) if self.metric is Metric.COSINE else half
+
+    @property
+    def _scales(self) -> tuple[float, float]:
+        # A modality of weight 0 is stored unscaled, so that a query may still ask for it.
+        visual, text = self._weights(None, None)
+        return math.sqrt(visual) or 1.0, math.sqrt(text) or 1.0
+
+    def _weights(self, visual: float | None, text: float | None) -> tuple[float, float]:
+        visual = self.visual_weight if visual is None else _query_weight("visual_weight", visual)
+        text = self.text_weight if text is None else _query_weight("text_weight", text)
+        total = visual + text
+        if total <= 0.0:
+            raise InvalidQuery("visual_weight, text_weight", (visual, text), "are both 0")
+        return visual / total, text / total
+
+    def _checked(self, name: str, vector: VectorLike | None) -> Float64Array | None:
+        raw = embedding_bytes(name, vector, InvalidQuery)
+        if raw is None:
+            return None
+        half = np.frombuffer(raw, dtype="<f4")
+        dim = self.visual_dim if name == "visual" else self.text_dim
+        if len(half) != dim:
+            has = f"this buffer has {dim}" if dim else f"this buffer has no {name} embeddings"
+            raise InvalidQuery(name, f"{len(half)} dimensions", has)
+        return half.astype(np.float64)
+
+
+def _query(scan: Float64Array, exact: Callable[[Float32Array], Float64Array]) -> Query:
+    return Query(scan.astype(np.float32), float(np.linalg.norm(scan)), exact)
+
+
+def _dot_query(vector: Float64Array) -> Query:
+    # einsum adds up each row in an order of its own, where BLAS lets the number of rows decide:
+    # the same row gives the same score in any company.
+    return _query(
+        vector, lambda rows: np.einsum("ij,j->i", rows.astype(np.float64), vector, optimize=False)
+    )
+
+
+def _squared_lengths(rows: Float64Array) -> Float64Array:
+    lengths: Float64Array = np.einsum("ij,ij->i", rows, rows, optimize=False)
+    return lengths
+
+
+def _float64(vector: Float32Array | None) -> Float64Array | None:
+    return None if vector is None else vector.astype(np.float64)
+
+
+def _unit(vector: Float64Array) -> Float64Array:
+    length = float(np.linalg.norm(vector))
+    return vector / length if length > 0.0 else vector
+
+
+def _query_weight(name: str, weight: float) -> float:
+    if not math.isfinite(weight) or weight < 0.0:
+        raise InvalidQuery(name, weight, "must be finite and at least 0")
+    return float(weight)

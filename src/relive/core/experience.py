@@ -1,0 +1,321 @@
+"""An experience as users see it, and its way into and out of an event."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from relive.core.document import check_unicode, from_json, to_json
+from relive.core.settings import MAX_DIM
+from relive.errors import FieldError, InvalidExperience
+from relive.schemas.events import ExperienceRecorded
+
+Vector = npt.NDArray[np.float32]
+VectorLike = npt.ArrayLike
+
+MAX_ID_BYTES = 512
+_INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Experience:
+    """What an agent saw, did, and got for it.
+
+    Attributes:
+        id: 1 to 512 bytes of UTF-8; generated when left out.
+        visual, text: embeddings, one-dimensional, finite, stored as float32; at least one is given.
+        question: what was asked, or a short description of the input.
+        trajectory: actions taken, a list of maps.
+        total_reward: finite.
+        model_confidence: 0 to 1.
+        final_answer, metadata: None, bool, int, float, str, lists and string-keyed maps of these.
+        initial_priority: takes the place of the confidence and reward terms; at least 0.
+        episode_id, step: the place within an episode.
+        input_uri, input_sha256: where an input too large for an event lies, and its checksum.
+        timestamp: event time in microseconds since the epoch; now when left out.
+        retrieval_count, success_count, success_rate, priority: what has come of it; filled in by
+            reads, ignored by writes.
+    """
+
+    id: str | None = None
+    visual: VectorLike | None = None
+    text: VectorLike | None = None
+    question: str = ""
+    trajectory: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    total_reward: float = 0.0
+    model_confidence: float = 0.5
+    final_answer: Any = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    initial_priority: float | None = None
+    episode_id: str | None = None
+    step: int | None = None
+    input_uri: str | None = None
+    input_sha256: bytes | None = None
+    timestamp: int | None = None
+    retrieval_count: int = 0
+    success_count: int = 0
+    success_rate: float = 0.0
+    priority: float | None = None
+
+
+def recorded_event(
+    experience: Experience, *, event_id: bytes, source: str, experience_id: str, now_us: int
+) -> ExperienceRecorded:
+    """The event that records the experience.
+
+    Args:
+        experience: what to record.
+        event_id: 16 bytes, unique.
+        source: which producer instance records it.
+        experience_id: the id to use where the experience has none.
+        now_us: the event time to use where the experience has none, microseconds.
+
+    Raises:
+        InvalidExperience: a field is outside what `Experience` documents.
+    """
+    e = experience
+    if not isinstance(e, Experience):
+        raise InvalidExperience("experience", e, "must be a relive.buffer.Experience")
+    visual = embedding_bytes("visual", e.visual, InvalidExperience)
+    text = embedding_bytes("text", e.text, InvalidExperience)
+    if visual is None and text is None:
+        raise InvalidExperience("visual, text", None, "give at least one embedding")
+    sha256 = e.input_sha256
+    if sha256 is not None and (not isinstance(sha256, bytes) or len(sha256) != 32):
+        raise InvalidExperience("input_sha256", sha256, "must be the 32 bytes of a SHA-256")
+    return ExperienceRecorded(
+        event_id=event_id,
+        source=source,
+        event_time_us=now_us if e.timestamp is None else _timestamp(e.timestamp),
+        experience_id=checked_id("id", experience_id if e.id is None else e.id),
+        visual=visual,
+        text=text,
+        question=checked_text("question", e.question),
+        input_uri=None if e.input_uri is None else checked_text("input_uri", e.input_uri),
+        input_sha256=sha256,
+        trajectory=_trajectory(e.trajectory),
+        total_reward=finite("total_reward", e.total_reward),
+        final_answer=to_json("final_answer", e.final_answer),
+        model_confidence=confidence("model_confidence", e.model_confidence),
+        initial_priority=None
+        if e.initial_priority is None
+        else not_negative("initial_priority", e.initial_priority),
+        episode_id=None if e.episode_id is None else checked_text("episode_id", e.episode_id),
+        step=None if e.step is None else _whole("step", e.step, 0),
+        metadata=_map("metadata", e.metadata),
+    )
+
+
+def experience_from(
+    event: ExperienceRecorded,
+    *,
+    retrieval_count: int = 0,
+    success_count: int = 0,
+    success_rate: float = 0.0,
+    priority: float | None = None,
+) -> Experience:
+    """The experience that an event recorded, with what has come of it."""
+    return Experience(
+        id=event.experience_id,
+        visual=vector_from(event.visual),
+        text=vector_from(event.text),
+        question=event.question,
+        trajectory=from_json(event.trajectory),  # type: ignore[arg-type]
+        total_reward=event.total_reward,
+        model_confidence=event.model_confidence,
+        final_answer=from_json(event.final_answer),
+        metadata=from_json(event.metadata),  # type: ignore[arg-type]
+        initial_priority=event.initial_priority,
+        episode_id=event.episode_id,
+        step=event.step,
+        input_uri=event.input_uri,
+        input_sha256=event.input_sha256,
+        timestamp=event.event_time_us,
+        retrieval_count=retrieval_count,
+        success_count=success_count,
+        success_rate=success_rate,
+        priority=priority,
+    )
+
+
+def check_recorded(event: ExperienceRecorded) -> None:
+    """Refuse an event that no careful producer would have sent.
+
+    Raises:
+        InvalidExperience: a field is outside what `Experience` documents.
+    """
+    checked_id("id", event.experience_id)
+    if event.visual is None and event.text is None:
+        raise InvalidExperience("visual, text", None, "give at least one embedding")
+    for name, raw in (("visual", event.visual), ("text", event.text)):
+        if raw is not None:
+            if not raw or len(raw) % 4:
+                raise InvalidExperience(name, raw[:8], "must be whole float32 numbers")
+            _check_finite(name, np.frombuffer(raw, dtype="<f4"), InvalidExperience)
+    finite("total_reward", event.total_reward)
+    confidence("model_confidence", event.model_confidence)
+    if event.initial_priority is not None:
+        not_negative("initial_priority", event.initial_priority)
+
+
+# Fields a later schema adds must enter only when they differ from their default, so that the
+# content of an old experience keeps its digest.
+_CONTENT_FIELDS = tuple(
+    name
+    for name in ExperienceRecorded._fields
+    if name not in ("event_id", "source", "event_time_us")
+)
+_CONTENT_START = ExperienceRecorded._fields.index("experience_id")
+
+
+def content_digest(event: ExperienceRecorded) -> bytes:
+    """16 bytes that are equal for equal content: everything but event_id, source and event time."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for name, value in zip(_CONTENT_FIELDS, event[_CONTENT_START:], strict=True):
+        if value is None:
+            continue
+        if isinstance(value, str):
+            value = value.encode("utf-8")
+        elif isinstance(value, float):
+            value = struct.pack("<d", value)
+        elif isinstance(value, int):
+            value = struct.pack("<q", value)
+        hashed.update(f"{name}:{len(value)}:".encode())
+        hashed.update(value)
+    return hashed.digest()
+
+
+def embedding_bytes(
+    field_name: str, vector: VectorLike | None, error: type[FieldError]
+) -> bytes | None:
+    """The embedding as little-endian float32 bytes; None stays None.
+
+    Raises:
+        error: not one-dimensional, empty, not numeric, too long, not finite (as float32).
+    """
+    if vector is None:
+        return None
+    try:
+        given = np.asarray(vector)
+    except ValueError as cause:  # ragged nested lists
+        raise error(field_name, vector, "must be a one-dimensional array of numbers") from cause
+    if given.ndim != 1 or given.dtype.kind not in "fiu":
+        raise error(
+            field_name,
+            f"array of shape {given.shape}, dtype {given.dtype}",
+            "must be a one-dimensional array of numbers",
+        )
+    if not 1 <= given.size <= MAX_DIM:
+        raise error(field_name, f"{given.size} numbers", f"dimensions are 1 to {MAX_DIM}")
+    with np.errstate(over="ignore"):
+        single = given.astype("<f4", copy=False)
+    _check_finite(field_name, single, error)
+    return single.tobytes()
+
+
+def vector_from(raw: bytes | None) -> Vector | None:
+    """The embedding in an event's bytes, float32 of shape (dim,), read-only."""
+    return None if raw is None else np.frombuffer(raw, dtype="<f4")
+
+
+def _check_finite(field_name: str, vector: Vector, error: type[FieldError]) -> None:
+    # One pass instead of isfinite().all(): the sum of squares of finite numbers can only be
+    # infinite by overflow, which the slow path tells apart.
+    if not math.isfinite(float(np.dot(vector, vector))):
+        bad = np.flatnonzero(~np.isfinite(vector))
+        if bad.size:
+            at = int(bad[0])
+            raise error(f"{field_name}[{at}]", float(vector[at]), "numbers must be finite")
+        raise error(field_name, float(np.abs(vector).max()), "numbers this large overflow float32")
+
+
+def checked_id(field_name: str, value: object) -> str:
+    """An id of 1 to 512 bytes of UTF-8.
+
+    Raises:
+        InvalidExperience: it is not.
+    """
+    text = checked_text(field_name, value)
+    if not 1 <= len(text.encode("utf-8")) <= MAX_ID_BYTES:
+        raise InvalidExperience(field_name, value, f"ids are 1 to {MAX_ID_BYTES} bytes of UTF-8")
+    return text
+
+
+def checked_text(field_name: str, value: object) -> str:
+    """Text that UTF-8 can hold.
+
+    Raises:
+        InvalidExperience: it is not.
+    """
+    if not isinstance(value, str):
+        raise InvalidExperience(field_name, value, "must be text")
+    if not value.isascii():
+        check_unicode(field_name, value)
+    return value
+
+
+def finite(field_name: str, value: object) -> float:
+    """A finite number.
+
+    Raises:
+        InvalidExperience: it is not.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise InvalidExperience(field_name, value, "must be a finite number")
+    return float(value)
+
+
+def confidence(field_name: str, value: object) -> float:
+    """A number from 0 to 1.
+
+    Raises:
+        InvalidExperience: it is not.
+    """
+    number = finite(field_name, value)
+    if not 0.0 <= number <= 1.0:
+        raise InvalidExperience(field_name, value, "must be from 0 to 1")
+    return number
+
+
+def not_negative(field_name: str, value: object) -> float:
+    """A finite number of at least 0.
+
+    Raises:
+        InvalidExperience: it is not.
+    """
+    number = finite(field_name, value)
+    if number < 0.0:
+        raise InvalidExperience(field_name, value, "must be at least 0")
+    return number
+
+
+def _whole(field_name: str, value: object, least: int) -> int:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise InvalidExperience(field_name, value, "must be a whole number")
+    if not least <= value <= _INT64_MAX:
+        raise InvalidExperience(field_name, value, f"must be from {least} to {_INT64_MAX}")
+    return int(value)
+
+
+def _timestamp(value: object) -> int:
+    return _whole("timestamp", value, 0)
+
+
+def _map(field_name: str, value: object) -> str:
+    if not isinstance(value, dict):
+        raise InvalidExperience(field_name, value, "must be a dict")
+    return to_json(field_name, value)
+
+
+def _trajectory(value: object) -> str:
+    if not isinstance(value, list) or not all(isinstance(step, dict) for step in value):
+        raise InvalidExperience("trajectory", value, "must be a list of dicts")
+    return to_json("trajectory", value)

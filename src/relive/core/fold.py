@@ -1,0 +1,328 @@
+"""The fold: what one event does to the state of its partition.
+
+A function of the state, the event and its position alone: no clock, no randomness, so that every
+machine that reads the same log holds the same state, whatever the batches and restarts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+from relive.core.experience import check_recorded, checked_id, content_digest, finite, not_negative
+from relive.core.partition import partition_of, share_of
+from relive.core.row import Row
+from relive.core.settings import Settings, checked_settings, settings_from
+from relive.core.state import PartitionState, Use, hash16
+from relive.errors import FieldError, InvalidConfig, InvalidExperience, UndecodableEvent
+from relive.schemas import (
+    BufferCleared,
+    Event,
+    ExperienceRecorded,
+    ExperienceRetired,
+    ExperiencesRetrieved,
+    OutcomeReported,
+    PriorityUpdated,
+    SettingsChanged,
+    decode,
+)
+
+# An outcome waits for its experience for this many events of its partition.
+PARKED_FOR = 100_000
+
+_NO_OUTCOME = Use(revision=-(2**63), outcome=-1, reward=-math.inf)
+
+
+class Cause(StrEnum):
+    """Why a row went."""
+
+    EVICTED = "evicted"
+    RETIRED = "retired"
+
+
+class Added(NamedTuple):
+    """A row came."""
+
+    row: Row
+    event: ExperienceRecorded
+
+
+class Updated(NamedTuple):
+    """A row changed."""
+
+    row: Row
+
+
+class Removed(NamedTuple):
+    """A row went."""
+
+    row: Row
+    cause: Cause
+
+
+class Cleared(NamedTuple):
+    """Every row of a partition went."""
+
+    partition: int
+
+
+class SettingsAdopted(NamedTuple):
+    """Other settings are in force for a partition."""
+
+    partition: int
+    settings: Settings
+
+
+class Quarantined(NamedTuple):
+    """An event could not be folded and was set aside."""
+
+    partition: int
+    position: int
+    reason: str
+
+
+Change: TypeAlias = Added | Updated | Removed | Cleared | SettingsAdopted | Quarantined
+
+
+class _Conflict(Exception):
+    """The event contradicts the state; it goes to quarantine."""
+
+
+def fold(state: PartitionState, raw: bytes, position: int) -> list[Change]:
+    """Fold the record at a position into the state; says what changed, in order.
+
+    An event that is not readable or not acceptable changes nothing but the quarantine.
+
+    Args:
+        state: of the record's partition, at or before the position.
+        raw: the record's value.
+        position: the record's position.
+    """
+    assert position >= state.position, (position, state.position)
+    try:
+        event = decode(raw)
+    except UndecodableEvent as refused:
+        changes = _set_aside(state, position, raw, refused)
+    else:
+        changes = _fold_new(state, event, position, raw)
+    state.position = position + 1
+    return changes
+
+
+def _fold_new(state: PartitionState, event: Event, position: int, raw: bytes) -> list[Change]:
+    if event.event_id in state.recent:
+        state.counters.repeats += 1
+        return []
+    try:
+        changes = _FOLDS[type(event)](state, event, position, raw)
+    except (FieldError, _Conflict) as refused:
+        changes = _set_aside(state, position, raw, refused)
+    state.recent.add(event.event_id)
+    state.counters.orphans += state.expire_parked(state.recent.end - PARKED_FOR)
+    return changes
+
+
+def _set_aside(
+    state: PartitionState, position: int, raw: bytes, refused: Exception
+) -> list[Change]:
+    state.quarantine(position, str(refused), raw)
+    return [Quarantined(state.partition, position, str(refused))]
+
+
+# Each of these refuses (raises) before it changes the state.
+
+
+def _experience_recorded(
+    state: PartitionState, event: ExperienceRecorded, position: int, raw: bytes
+) -> list[Change]:
+    check_recorded(event)
+    at_home = partition_of(event.experience_id, state.partitions)
+    if at_home != state.partition:
+        raise _Conflict(f"experience {event.experience_id!r} belongs to partition {at_home}")
+    dims = _dimensions_with(state.settings, event)
+    content = content_digest(event)
+    known = state.row(event.experience_id)
+    if known is not None:
+        if known.content == content:
+            state.counters.repeats += 1
+            return []
+        state.counters.conflicts += 1
+        raise _Conflict(f"experience {event.experience_id!r} is recorded with other content")
+    if dims != (state.settings.visual_dim, state.settings.text_dim):
+        state.fix_dimensions(*dims)
+    row = Row(
+        partition=state.partition,
+        position=position,
+        experience_id=event.experience_id,
+        event_time_us=event.event_time_us,
+        content=content,
+        total_reward=event.total_reward,
+        model_confidence=event.model_confidence,
+        given_priority=math.nan if event.initial_priority is None else event.initial_priority,
+        version=0,
+        retrieval_count=0,
+        success_count=0,
+        outcome_count=0,
+    )
+    state.add_row(row, raw)
+    state.counters.additions += 1
+    for waiting in state.unpark(event.experience_id):
+        outcome = decode(waiting)
+        assert isinstance(outcome, OutcomeReported)
+        row = _with_outcome(state, row, outcome)
+    return [Added(row, event), *_evict(state)]
+
+
+def _dimensions_with(
+    settings: Settings, event: ExperienceRecorded
+) -> tuple[int | None, int | None]:
+    dims = []
+    for name, fixed, raw in (
+        ("visual", settings.visual_dim, event.visual),
+        ("text", settings.text_dim, event.text),
+    ):
+        given = None if raw is None else len(raw) // 4
+        if given is not None and fixed is not None and given != fixed:
+            raise InvalidExperience(name, f"{given} dimensions", f"this buffer has {fixed}")
+        dims.append(given if fixed is None else fixed)
+    return dims[0], dims[1]
+
+
+def _outcome_reported(
+    state: PartitionState, event: OutcomeReported, position: int, raw: bytes
+) -> list[Change]:
+    checked_id("experience_id", event.experience_id)
+    if event.retrieval_id is not None:
+        checked_id("retrieval_id", event.retrieval_id)
+    if event.reward is not None:
+        finite("reward", event.reward)
+    row = state.row(event.experience_id)
+    if row is None:
+        state.park(event.experience_id, raw)
+        return []
+    changed = _with_outcome(state, row, event)
+    return [] if changed is row else [Updated(changed)]
+
+
+def _with_outcome(state: PartitionState, row: Row, event: OutcomeReported) -> Row:
+    cited = event.retrieval_id is not None
+    register = _register(event.retrieval_id if cited else event.source, cited=cited)
+    old = state.use(row, register)
+    reward = -math.inf if event.reward is None else event.reward
+    new = Use(event.revision, int(event.success), reward)
+    known = _NO_OUTCOME if old is None else old
+    # Ordered by all of it, so that the winner does not depend on the order of arrival.
+    if new <= known:
+        return row
+    state.put_use(row, register, old, new)
+    first_outcome = known.outcome < 0
+    state.counters.retrievals += old is None
+    state.counters.outcomes += first_outcome
+    changed = row._replace(
+        retrieval_count=row.retrieval_count + (old is None),
+        outcome_count=row.outcome_count + first_outcome,
+        success_count=row.success_count + new.outcome - max(known.outcome, 0),
+    )
+    state.change_row(row, changed)
+    return changed
+
+
+def _experiences_retrieved(
+    state: PartitionState, event: ExperiencesRetrieved, position: int, raw: bytes
+) -> list[Change]:
+    checked_id("retrieval_id", event.retrieval_id)
+    register = _register(event.retrieval_id, cited=True)
+    changes: list[Change] = []
+    for experience_id in dict.fromkeys(event.experience_ids):
+        row = state.row(experience_id)
+        if row is None:
+            state.counters.orphans += 1
+        elif state.use(row, register) is None:
+            state.put_use(row, register, None, _NO_OUTCOME)
+            state.counters.retrievals += 1
+            changed = row._replace(retrieval_count=row.retrieval_count + 1)
+            state.change_row(row, changed)
+            changes.append(Updated(changed))
+    return changes
+
+
+def _priority_updated(
+    state: PartitionState, event: PriorityUpdated, position: int, raw: bytes
+) -> list[Change]:
+    priority = not_negative("priority", event.priority)
+    row = state.row(event.experience_id)
+    if row is None:
+        state.counters.unknown_updates += 1
+        return []
+    if row.version != event.expected_version:
+        state.counters.stale_updates += 1
+        return []
+    changed = row._replace(given_priority=priority, version=row.version + 1)
+    state.change_row(row, changed)
+    state.counters.priority_updates += 1
+    return [Updated(changed)]
+
+
+def _experience_retired(
+    state: PartitionState, event: ExperienceRetired, position: int, raw: bytes
+) -> list[Change]:
+    row = state.row(event.experience_id)
+    if row is None:
+        return []
+    state.remove_row(row)
+    state.counters.removals += 1
+    return [Removed(row, Cause.RETIRED)]
+
+
+def _buffer_cleared(
+    state: PartitionState, event: BufferCleared, position: int, raw: bytes
+) -> list[Change]:
+    for row in list(state.rows()):
+        state.remove_row(row)
+    state.counters.clears += 1
+    return [Cleared(state.partition)]
+
+
+def _settings_changed(
+    state: PartitionState, event: SettingsChanged, position: int, raw: bytes
+) -> list[Change]:
+    settings = checked_settings(settings_from(event), state.partitions)
+    dims = {}
+    for name in ("visual_dim", "text_dim"):
+        fixed, given = getattr(state.settings, name), getattr(settings, name)
+        if fixed is not None and given is not None and fixed != given:
+            raise InvalidConfig(name, given, f"this buffer has {fixed}, fixed at creation")
+        dims[name] = given if fixed is None else fixed
+    settings = replace(settings, **dims)
+    state.adopt(settings)
+    return [SettingsAdopted(state.partition, settings), *_evict(state)]
+
+
+def _evict(state: PartitionState) -> list[Change]:
+    share = share_of(state.settings.capacity, state.partition, state.partitions)
+    changes: list[Change] = []
+    while state.counters.size > share:
+        row = state.eviction_candidate()
+        state.remove_row(row)
+        state.counters.evictions += 1
+        changes.append(Removed(row, Cause.EVICTED))
+    return changes
+
+
+def _register(name: str | None, *, cited: bool) -> bytes:
+    """The key of a last-writer-wins register: a retrieval's, or else a source's."""
+    return hash16(f"{'retrieval' if cited else 'source'}:{name}")
+
+
+_FOLDS: dict[type[Event], Callable[[PartitionState, Any, int, bytes], list[Change]]] = {
+    ExperienceRecorded: _experience_recorded,
+    OutcomeReported: _outcome_reported,
+    ExperiencesRetrieved: _experiences_retrieved,
+    PriorityUpdated: _priority_updated,
+    ExperienceRetired: _experience_retired,
+    BufferCleared: _buffer_cleared,
+    SettingsChanged: _settings_changed,
+}

@@ -1,0 +1,174 @@
+"""What reads and writes return: the same types from the embedded buffer and over RPC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from relive.core.experience import Experience
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Says that an event is durable, and where.
+
+    Attributes:
+        id: of the experience.
+        partition, position: of the event.
+    """
+
+    id: str
+    partition: int
+    position: int
+
+
+# The next position of each partition: everything before it is included.
+Positions: TypeAlias = Mapping[int, int]
+MinPositions: TypeAlias = Token | Iterable[Token] | Positions
+
+
+def positions_after(wanted: MinPositions | None) -> dict[int, int]:
+    """The positions that include what is wanted: tokens of writes, or positions of another read."""
+    if wanted is None:
+        return {}
+    if isinstance(wanted, Mapping):
+        return dict(wanted)
+    positions: dict[int, int] = {}
+    for token in [wanted] if isinstance(wanted, Token) else wanted:
+        after = token.position + 1
+        positions[token.partition] = max(after, positions.get(token.partition, 0))
+    return positions
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One experience that a search returned.
+
+    Attributes:
+        id: of the experience.
+        score: similarity, greater is nearer; see `relive.core.embedding`.
+        experience: its content and what has come of it.
+    """
+
+    id: str
+    score: float
+    experience: Experience
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search returned, nearest first; equal scores, oldest first.
+
+    Attributes:
+        retrieval_id: cite it when reporting outcomes.
+        hits: min(k, live) distinct live experiences.
+        positions: the answer includes everything before these.
+        epoch: of the index view.
+        approximate: whether an approximate index took part.
+        degraded: whether the service answered in a reduced way.
+    """
+
+    retrieval_id: str
+    hits: tuple[Hit, ...]
+    positions: Positions
+    epoch: int = 0
+    approximate: bool = False
+    degraded: bool = False
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __getitem__(self, at: int) -> Hit:
+        return self.hits[at]
+
+
+@dataclass(frozen=True, slots=True)
+class SampledItem:
+    """One experience of a sample.
+
+    Attributes:
+        id: of the experience.
+        probability: of being drawn in a single draw.
+        weight: importance weight; the largest of the batch is 1.
+        experience: its content and what has come of it.
+    """
+
+    id: str
+    probability: float
+    weight: float
+    experience: Experience
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBatch:
+    """What a sample returned, in order of drawing.
+
+    Attributes:
+        retrieval_id: cite it when reporting outcomes.
+        items: the experiences.
+        positions: the answer includes everything before these.
+        seed: gives the same batch again at the same positions and time.
+        now: the time of the priorities, seconds since the epoch.
+        epoch, degraded: as for a search.
+    """
+
+    retrieval_id: str
+    items: tuple[SampledItem, ...]
+    positions: Positions
+    seed: int
+    now: float
+    epoch: int = 0
+    degraded: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[SampledItem]:
+        return iter(self.items)
+
+    def __getitem__(self, at: int) -> SampledItem:
+        return self.items[at]
+
+
+@dataclass(frozen=True, slots=True)
+class BufferStats:
+    """What is in a buffer and what happened to it.
+
+    Attributes:
+        size: live experiences.
+        capacity: most experiences kept.
+        additions, retrievals, outcomes, evictions, removals: since the log began; survive
+            reopening and clearing.
+        parked: outcomes waiting for their experience.
+        orphans: outcomes and retrievals without an experience.
+        quarantined: events set aside because they could not be folded.
+        conflicts: experiences recorded again with other content.
+        index_size: experiences that a search can find.
+        retrievals_lost: retrieval events that were not recorded because the log did not keep up.
+        epoch: of the index view.
+        positions: all of this includes everything before these.
+        digest: equal for equal states; see docs/ARCHITECTURE.md, "Digest".
+        backend: what scans the index.
+    """
+
+    size: int
+    capacity: int
+    additions: int
+    retrievals: int
+    outcomes: int
+    evictions: int
+    removals: int
+    parked: int
+    orphans: int
+    quarantined: int
+    conflicts: int
+    index_size: int
+    retrievals_lost: int
+    epoch: int
+    positions: Positions
+    digest: str
+    backend: str

@@ -1,0 +1,88 @@
+"""What the state knows of one live experience besides its payload."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import NamedTuple
+
+from relive.core.priority import ageless_priority, value_factor
+from relive.core.settings import PriorityWeights
+
+_FIXED = struct.Struct("<q16sdddIIII")
+
+
+class Row(NamedTuple):
+    """One live experience. (A named tuple: made once or twice per event folded.)
+
+    Attributes:
+        partition, position: the record that recorded it.
+        experience_id: its id.
+        event_time_us: when it happened, microseconds since the epoch.
+        content: `content_digest` of its event.
+        total_reward, model_confidence: raw inputs of its priority.
+        given_priority: the caller's initial priority, or a trainer's update; NaN for none.
+        version: how many priority updates were taken.
+        retrieval_count: distinct retrievals known.
+        success_count: retrievals whose outcome was a success.
+        outcome_count: retrievals whose outcome is known.
+    """
+
+    partition: int
+    position: int
+    experience_id: str
+    event_time_us: int
+    content: bytes
+    total_reward: float
+    model_confidence: float
+    given_priority: float
+    version: int
+    retrieval_count: int
+    success_count: int
+    outcome_count: int
+
+    @property
+    def success_rate(self) -> float:
+        """Successes per retrieval; 0 before the first."""
+        return self.success_count / self.retrieval_count if self.retrieval_count else 0.0
+
+    @property
+    def factor(self) -> float:
+        """What its outcomes multiply its priority by."""
+        return value_factor(self.outcome_count, self.success_rate)
+
+    def ageless_priority(self, weights: PriorityWeights) -> float:
+        """Its priority before age and floor."""
+        given = None if math.isnan(self.given_priority) else self.given_priority
+        return ageless_priority(weights, given, self.model_confidence, self.total_reward)
+
+
+def pack_row(row: Row) -> bytes:
+    """The row without its place in the log."""
+    return _FIXED.pack(
+        row.event_time_us,
+        row.content,
+        row.total_reward,
+        row.model_confidence,
+        row.given_priority,
+        row.version,
+        row.retrieval_count,
+        row.success_count,
+        row.outcome_count,
+    ) + row.experience_id.encode("utf-8")
+
+
+def unpack_row(partition: int, position: int, packed: bytes) -> Row:
+    """The row that `pack_row` packed."""
+    event_time_us, content, reward, confidence, given, *counts = _FIXED.unpack_from(packed)
+    return Row(
+        partition,
+        position,
+        packed[_FIXED.size :].decode("utf-8"),
+        event_time_us,
+        content,
+        reward,
+        confidence,
+        given,
+        *counts,
+    )

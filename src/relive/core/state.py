@@ -1,0 +1,415 @@
+"""The state of one partition: typed access to its tables, its counters and its digest.
+
+| table          | key after the partition (2 bytes)        | value                             |
+|----------------|------------------------------------------|-----------------------------------|
+| `meta`         |                                          | JSON: position, counters, settings|
+| `ids`          | blake2b-128 of the experience id         | position, 8 bytes                 |
+| `rows`         | position, 8 bytes                        | `pack_row`                        |
+| `payloads`     | position                                 | the record's bytes, as in the log |
+| `weakest`      | ageless weight (sortable), position      | empty; only under lowest_priority |
+| `uses`         | position, blake2b-128 of the register    | `Use`                             |
+| `parked`       | blake2b-128 of the experience id, number | the outcome's bytes               |
+| `parked_order` | number, 8 bytes                          | key in `parked`                   |
+| `recent`       | number of the chunk, 8 bytes             | event ids, 16 bytes each          |
+| `quarantine`   | position                                 | reason, then the record's bytes   |
+
+Numbers in keys are big-endian, so that byte order is their order. Positions are in keys only:
+the digest covers values, and stays the same when a log is copied to other positions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
+
+from relive.core.recent_ids import RecentIds, unpack_ids
+from relive.core.row import Row, pack_row, unpack_row
+from relive.core.settings import EvictionPolicy, PriorityWeights, Settings
+from relive.core.tail import KeyValues, Table, Tail
+from relive.errors import StoreError
+
+# Changed whenever the same log would give another state: older states are then rebuilt.
+FOLD_VERSION = 1
+
+RECENT_CHUNK = 1_000
+MAX_REASON_BYTES = 1_000
+
+_PARTITION = struct.Struct(">H")
+_NUMBER = struct.Struct(">Q")
+_USE = struct.Struct("<qbd")
+_DIGEST_MODULUS = 2**128
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened in a partition since its log began; survives clearing.
+
+    Attributes:
+        size: live experiences.
+        additions: experiences recorded.
+        retrievals: distinct (retrieval, experience) pairs counted.
+        outcomes: outcomes counted, one per retrieval and experience.
+        evictions: removed for capacity.
+        removals: removed by a person or a policy.
+        clears: clearings.
+        repeats: events seen before, and experiences recorded again with the same content.
+        conflicts: experiences recorded again with other content.
+        parked: outcomes waiting for their experience.
+        orphans: outcomes and retrievals whose experience never came, or is gone.
+        priority_updates, stale_updates, unknown_updates: of trainers.
+        quarantined: events that could not be folded.
+    """
+
+    size: int = 0
+    additions: int = 0
+    retrievals: int = 0
+    outcomes: int = 0
+    evictions: int = 0
+    removals: int = 0
+    clears: int = 0
+    repeats: int = 0
+    conflicts: int = 0
+    parked: int = 0
+    orphans: int = 0
+    priority_updates: int = 0
+    stale_updates: int = 0
+    unknown_updates: int = 0
+    quarantined: int = 0
+
+
+class Use(NamedTuple):
+    """What is known of one retrieval of one experience.
+
+    Attributes:
+        revision: of the outcome.
+        outcome: -1 none known, 0 failure, 1 success.
+        reward: of the outcome; -inf for none.
+    """
+
+    revision: int
+    outcome: int
+    reward: float
+
+
+class PartitionState:
+    """The state of one partition at one position. Not safe for writing from two threads.
+
+    Attributes:
+        partition, partitions: which one, of how many.
+        position: the next position to fold.
+        settings: in force.
+        counters: what happened so far.
+        recent: ids of the last events.
+    """
+
+    def __init__(self, tables: Tail, partition: int, partitions: int) -> None:
+        self._tables = tables
+        self._prefix = _PARTITION.pack(partition)
+        self.partition = partition
+        self.partitions = partitions
+        self.position = 0
+        self.settings = Settings()
+        self.counters = Counters()
+        self.recent = RecentIds()
+        self._next_parked = 0
+        self._oldest_hint = 0
+        self._digest = 0
+        self._saved_recent_end = 0
+        self._saved_recent_start = 0
+        self._load()
+
+    # What a commit needs
+
+    def save(self) -> None:
+        """Write what is kept in memory to the tables; call before every commit."""
+        self._save_recent()
+        meta = {
+            "fold_version": FOLD_VERSION,
+            "partitions": self.partitions,
+            "position": self.position,
+            "next_parked": self._next_parked,
+            "oldest_hint": self._oldest_hint,
+            "recent_end": self.recent.end,
+            "digest": f"{self._digest:032x}",
+            "settings": asdict(self.settings),
+            "counters": asdict(self.counters),
+        }
+        self._tables.put(Table.META, self._prefix, json.dumps(meta).encode())
+
+    def _load(self) -> None:
+        raw = self._tables.get(Table.META, self._prefix)
+        if raw is None:
+            return
+        meta: dict[str, Any] = json.loads(raw)
+        if meta["fold_version"] != FOLD_VERSION or meta["partitions"] != self.partitions:
+            raise StoreError(
+                f"the state was made by fold version {meta['fold_version']} over "
+                f"{meta['partitions']} partitions, this is version {FOLD_VERSION} over "
+                f"{self.partitions}; start with an empty state directory to rebuild it"
+            )
+        self.position = meta["position"]
+        self._next_parked = meta["next_parked"]
+        self._oldest_hint = meta["oldest_hint"]
+        self._digest = int(meta["digest"], 16)
+        settings = meta["settings"]
+        settings["weights"] = PriorityWeights(**settings["weights"])
+        settings["eviction_policy"] = EvictionPolicy(settings["eviction_policy"])
+        self.settings = Settings(**settings)
+        self.counters = Counters(**meta["counters"])
+        ids = [
+            event_id for _, chunk in self._scan_all(Table.RECENT) for event_id in unpack_ids(chunk)
+        ]
+        self.recent = RecentIds(meta["recent_end"], ids)
+        self._saved_recent_end = self.recent.end
+        self._saved_recent_start = self.recent.start
+
+    def _save_recent(self) -> None:
+        recent = self.recent
+        first_chunk = max(self._saved_recent_end, recent.start) // RECENT_CHUNK
+        for chunk in range(first_chunk, -(-recent.end // RECENT_CHUNK)):
+            start = max(chunk * RECENT_CHUNK, recent.start)
+            stop = min((chunk + 1) * RECENT_CHUNK, recent.end)
+            self._tables.put(Table.RECENT, self._number_key(chunk), recent.packed(start, stop))
+        for chunk in range(self._saved_recent_start // RECENT_CHUNK, recent.start // RECENT_CHUNK):
+            self._tables.delete(Table.RECENT, self._number_key(chunk))
+        self._saved_recent_end, self._saved_recent_start = recent.end, recent.start
+
+    def digest(self) -> str:
+        """32 hexadecimal digits that are equal for equal states, wherever the records lie.
+
+        Rows, uses and parked outcomes enter as a sum of hashes, so that it can be kept up to date
+        by adding and subtracting (Bellare and Micciancio's AdHash).
+        """
+        counters = asdict(self.counters)
+        del counters["repeats"]  # how often something was sent again changes nothing else
+        rest = json.dumps(
+            [
+                FOLD_VERSION,
+                f"{self._digest:032x}",
+                f"{self.recent.digest:032x}",
+                asdict(self.settings),
+                counters,
+            ],
+            sort_keys=True,
+        )
+        return hashlib.blake2b(rest.encode(), digest_size=16).hexdigest()
+
+    # Rows
+
+    def row(self, experience_id: str) -> Row | None:
+        """The live row of an experience."""
+        found = self._tables.get(Table.IDS, self._prefix + hash16(experience_id))
+        return None if found is None else self.row_at(_NUMBER.unpack(found)[0])
+
+    def row_at(self, position: int) -> Row | None:
+        """The live row of the experience recorded at a position."""
+        packed = self._tables.get(Table.ROWS, self._number_key(position))
+        return None if packed is None else unpack_row(self.partition, position, packed)
+
+    def rows(self) -> Iterator[Row]:
+        """The live rows, oldest first."""
+        start = self._number_key(self._oldest_hint)
+        for key, packed in self._tables.scan(Table.ROWS, start, _after(self._prefix)):
+            yield unpack_row(self.partition, _NUMBER.unpack(key[2:])[0], packed)
+
+    def payload(self, position: int) -> bytes | None:
+        """The bytes of the record at a position, if its experience is live."""
+        return self._tables.get(Table.PAYLOADS, self._number_key(position))
+
+    def add_row(self, row: Row, payload: bytes) -> None:
+        """Add a new row."""
+        key = self._number_key(row.position)
+        packed = pack_row(row)
+        self._tables.put(Table.IDS, self._prefix + hash16(row.experience_id), key[2:])
+        self._tables.put(Table.ROWS, key, packed)
+        self._tables.put(Table.PAYLOADS, key, payload)
+        self._add_to_digest(packed)
+        self._index_weakest(row)
+        self.counters.size += 1
+
+    def change_row(self, old: Row, new: Row) -> None:
+        """Put a row in place of its former self."""
+        packed = pack_row(new)
+        self._tables.put(Table.ROWS, self._number_key(new.position), packed)
+        self._take_from_digest(pack_row(old))
+        self._add_to_digest(packed)
+        self._unindex_weakest(old)
+        self._index_weakest(new)
+
+    def remove_row(self, row: Row) -> None:
+        """Remove a row with all that hangs on it."""
+        key = self._number_key(row.position)
+        self._tables.delete(Table.IDS, self._prefix + hash16(row.experience_id))
+        self._tables.delete(Table.ROWS, key)
+        self._tables.delete(Table.PAYLOADS, key)
+        self._take_from_digest(pack_row(row))
+        self._unindex_weakest(row)
+        if row.retrieval_count:
+            for use_key, packed in list(self._tables.scan(Table.USES, key, _after(key))):
+                self._tables.delete(Table.USES, use_key)
+                self._take_from_digest(_use_identity(row, use_key, packed))
+        self.counters.size -= 1
+
+    def eviction_candidate(self) -> Row:
+        """The row that gives way next; the partition has at least one."""
+        if self.settings.eviction_policy is EvictionPolicy.LOWEST_PRIORITY:
+            stop = _after(self._prefix)
+            key, _ = next(self._tables.scan(Table.WEAKEST, self._prefix, stop))
+            row = self.row_at(_NUMBER.unpack(key[-8:])[0])
+            assert row is not None
+            return row
+        row = next(self.rows())
+        # All rows before it are gone, and none will come: positions rise.
+        self._oldest_hint = row.position
+        return row
+
+    # Uses
+
+    def use(self, row: Row, register: bytes) -> Use | None:
+        """What is known of one use of a row."""
+        packed = self._tables.get(Table.USES, self._number_key(row.position) + register)
+        return None if packed is None else Use(*_USE.unpack(packed))
+
+    def put_use(self, row: Row, register: bytes, old: Use | None, new: Use) -> None:
+        """Put what is now known of one use of a row."""
+        key = self._number_key(row.position) + register
+        packed = _USE.pack(*new)
+        self._tables.put(Table.USES, key, packed)
+        if old is not None:
+            self._take_from_digest(_use_identity(row, key, _USE.pack(*old)))
+        self._add_to_digest(_use_identity(row, key, packed))
+
+    # Parked outcomes
+
+    def park(self, experience_id: str, raw: bytes) -> None:
+        """Keep an outcome whose experience is not here."""
+        number = _NUMBER.pack(self.recent.end)
+        key = self._prefix + hash16(experience_id) + number
+        self._tables.put(Table.PARKED, key, raw)
+        self._tables.put(Table.PARKED_ORDER, self._prefix + number, key)
+        self._add_to_digest(raw)
+        self.counters.parked += 1
+
+    def unpark(self, experience_id: str) -> list[bytes]:
+        """Take the outcomes that waited for an experience, in the order they came."""
+        if not self.counters.parked:
+            return []
+        start = self._prefix + hash16(experience_id)
+        waiting = list(self._tables.scan(Table.PARKED, start, _after(start)))
+        for key, raw in waiting:
+            self._drop_parked(key, raw)
+        return [raw for _, raw in waiting]
+
+    def expire_parked(self, before: int) -> int:
+        """Drop the outcomes parked before that many events were folded; returns how many."""
+        if not self.counters.parked or before <= 0:
+            return 0
+        start = self._number_key(self._next_parked)
+        expired = list(self._tables.scan(Table.PARKED_ORDER, start, self._number_key(before)))
+        for _, key in expired:
+            raw = self._tables.get(Table.PARKED, key)
+            assert raw is not None
+            self._drop_parked(key, raw)
+        self._next_parked = before
+        return len(expired)
+
+    def _drop_parked(self, key: bytes, raw: bytes) -> None:
+        self._tables.delete(Table.PARKED, key)
+        self._tables.delete(Table.PARKED_ORDER, self._prefix + key[-8:])
+        self._take_from_digest(raw)
+        self.counters.parked -= 1
+
+    # Quarantine
+
+    def quarantine(self, position: int, reason: str, raw: bytes) -> None:
+        """Keep an event that could not be folded, with the reason."""
+        said = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
+        value = _PARTITION.pack(len(said)) + said + raw
+        self._tables.put(Table.QUARANTINE, self._number_key(position), value)
+        self.counters.quarantined += 1
+
+    def quarantined(self) -> Iterator[tuple[int, str, bytes]]:
+        """Position, reason and bytes of every event in quarantine."""
+        for key, value in self._scan_all(Table.QUARANTINE):
+            end = 2 + _PARTITION.unpack(value[:2])[0]
+            yield _NUMBER.unpack(key[2:])[0], value[2:end].decode("utf-8", "replace"), value[end:]
+
+    # Settings
+
+    def adopt(self, settings: Settings) -> None:
+        """Put other settings in force."""
+        before = self.settings
+        self.settings = settings
+        if (before.eviction_policy, before.weights) == (settings.eviction_policy, settings.weights):
+            return
+        for key, _ in list(self._scan_all(Table.WEAKEST)):
+            self._tables.delete(Table.WEAKEST, key)
+        if settings.eviction_policy is EvictionPolicy.LOWEST_PRIORITY:
+            for row in list(self.rows()):
+                self._index_weakest(row)
+
+    def fix_dimensions(self, visual_dim: int | None, text_dim: int | None) -> None:
+        """Fix dimensions that were open."""
+        self.settings = replace(self.settings, visual_dim=visual_dim, text_dim=text_dim)
+
+    # Encoding
+
+    def _index_weakest(self, row: Row) -> None:
+        if self.settings.eviction_policy is EvictionPolicy.LOWEST_PRIORITY:
+            self._tables.put(Table.WEAKEST, self._weakest_key(row), b"")
+
+    def _unindex_weakest(self, row: Row) -> None:
+        if self.settings.eviction_policy is EvictionPolicy.LOWEST_PRIORITY:
+            self._tables.delete(Table.WEAKEST, self._weakest_key(row))
+
+    def _weakest_key(self, row: Row) -> bytes:
+        weights = self.settings.weights
+        weight = max(row.ageless_priority(weights), weights.floor) * row.factor
+        # Non-negative IEEE 754 numbers sort as their big-endian bytes do.
+        return self._prefix + struct.pack(">d", weight) + _NUMBER.pack(row.position)
+
+    def _number_key(self, number: int) -> bytes:
+        return self._prefix + _NUMBER.pack(number)
+
+    def _scan_all(self, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        return self._tables.scan(table, self._prefix, _after(self._prefix))
+
+    def _add_to_digest(self, value: bytes) -> None:
+        self._digest = (self._digest + _hash_number(value)) % _DIGEST_MODULUS
+
+    def _take_from_digest(self, value: bytes) -> None:
+        self._digest = (self._digest - _hash_number(value)) % _DIGEST_MODULUS
+
+
+def stored_partitions(tables: KeyValues) -> int | None:
+    """How many partitions the state in the tables is of; None for an empty state."""
+    raw = tables.get(Table.META, _PARTITION.pack(0))
+    return None if raw is None else int(json.loads(raw)["partitions"])
+
+
+def combined_digest(states: list[PartitionState]) -> str:
+    """The digest of all partitions together."""
+    joined = "".join(state.digest() for state in states)
+    return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
+
+
+def hash16(text: str) -> bytes:
+    """16 bytes that stand for a text in keys, whose length LMDB limits."""
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+
+
+def _hash_number(value: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(value, digest_size=16).digest(), "little")
+
+
+def _use_identity(row: Row, use_key: bytes, packed: bytes) -> bytes:
+    return row.experience_id.encode("utf-8") + use_key[-16:] + packed
+
+
+def _after(prefix: bytes) -> bytes:
+    """The first key that is greater than every key with the prefix."""
+    return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")

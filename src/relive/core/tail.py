@@ -1,0 +1,109 @@
+"""Changes on top of a state that is not theirs to change: the tail of the log, not yet committed.
+
+State is a handful of ordered tables from bytes to bytes. `KeyValues` is what the fold reads;
+a store implements it, and a `Tail` implements it over a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Protocol
+
+from sortedcontainers import SortedDict
+
+
+class Table(StrEnum):
+    """The tables of the state. Keys start with the partition; see `relive.core.state`."""
+
+    META = "meta"
+    IDS = "ids"
+    ROWS = "rows"
+    PAYLOADS = "payloads"
+    WEAKEST = "weakest"
+    USES = "uses"
+    PARKED = "parked"
+    PARKED_ORDER = "parked_order"
+    RECENT = "recent"
+    QUARANTINE = "quarantine"
+
+
+# A value of None says that the key is gone.
+Changes = Mapping[Table, Mapping[bytes, bytes | None]]
+
+
+class KeyValues(Protocol):
+    """Ordered tables that can be read."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """The value, or None."""
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and values with start <= key < stop, ascending."""
+
+
+class NoState:
+    """The state before any event."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return None
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return iter(())
+
+
+class Tail:
+    """A changed view of other tables, which stay as they are.
+
+    One thread writes; `get` may be called from any thread.
+    """
+
+    def __init__(self, below: KeyValues) -> None:
+        self._below = below
+        self._changes: dict[Table, SortedDict] = {table: SortedDict() for table in Table}
+
+    @property
+    def changes(self) -> Changes:
+        """What differs from the tables below."""
+        return self._changes
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        changed = self._changes[table]
+        if key in changed:
+            value: bytes | None = changed[key]
+            return value
+        return self._below.get(table, key)
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        changed = self._changes[table]
+        mine = iter([(k, changed[k]) for k in changed.irange(start, stop, inclusive=(True, False))])
+        theirs = self._below.scan(table, start, stop)
+        my_next = next(mine, None)
+        their_next = next(theirs, None)
+        while my_next is not None or their_next is not None:
+            if my_next is None or (their_next is not None and their_next[0] < my_next[0]):
+                assert their_next is not None
+                yield their_next
+                their_next = next(theirs, None)
+                continue
+            if their_next is not None and their_next[0] == my_next[0]:
+                their_next = next(theirs, None)
+            key, value = my_next
+            if value is not None:
+                yield key, value
+            my_next = next(mine, None)
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        """Set a key."""
+        self._changes[table][key] = value
+
+    def delete(self, table: Table, key: bytes) -> None:
+        """Remove a key; no error if it isn't there."""
+        self._changes[table][key] = None
+
+    def clear(self) -> None:
+        """Forget the changes, because they are in the tables below by now, or never to be.
+
+        Readers that already hold the old changes finish on them.
+        """
+        self._changes = {table: SortedDict() for table in Table}

@@ -1,0 +1,194 @@
+"""Every error Relive raises on purpose, in one place.
+
+Each carries a message that names what is wrong, its value, and the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+class ReliveError(Exception):
+    """Base of all errors raised by Relive."""
+
+
+class FieldError(ReliveError, ValueError):
+    """Base of the errors about one input field.
+
+    Attributes:
+        field: name of the field that was refused.
+        value: the refused value, shortened to a printable form.
+    """
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        self.field = field
+        self.value = shown(value)
+        super().__init__(f"{field}: {problem} (got {self.value})")
+
+
+class InvalidExperience(FieldError):
+    """Raised when an experience or an outcome cannot be recorded as given."""
+
+
+class InvalidQuery(FieldError):
+    """Raised when a search, a sample or another read is asked for something impossible."""
+
+
+class InvalidConfig(FieldError):
+    """Raised when a setting, a log URL or a combination of settings is refused."""
+
+
+class DuplicateExperience(ReliveError):
+    """Raised when an id is added again with other content than it was first recorded with."""
+
+    def __init__(self, experience_id: str) -> None:
+        self.experience_id = experience_id
+        super().__init__(
+            f"experience {shown(experience_id)} is already recorded with other content; "
+            "use a new id, or remove the old one first"
+        )
+
+
+class PayloadTooLarge(ReliveError):
+    """Raised before anything is sent when an event does not fit one record of the log."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(
+            f"the event takes {size} bytes, the log accepts {limit}; store large inputs elsewhere "
+            "and give input_uri and input_sha256 instead"
+        )
+
+
+class BufferClosed(ReliveError):
+    """Raised when a closed buffer, publisher, client or log is used."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is closed")
+
+
+class NotCaughtUp(ReliveError):
+    """Raised when the asked-for positions were not reached within the deadline."""
+
+    def __init__(self, wanted: Mapping[int, int], reached: Mapping[int, int]) -> None:
+        self.wanted = dict(wanted)
+        self.reached = dict(reached)
+        super().__init__(
+            f"not caught up: asked for positions {self.wanted}, reached {self.reached}; "
+            "retry, or allow a longer deadline"
+        )
+
+
+class DeadlineExceeded(ReliveError):
+    """Raised when a call did not end within its deadline; what it did is unknown."""
+
+
+class ServiceUnavailable(ReliveError):
+    """Raised when the index service cannot be reached or is not serving."""
+
+
+class LogError(ReliveError):
+    """Base of the errors about the event log."""
+
+
+class LogMissing(LogError):
+    """Raised when the log does not exist and was not to be created."""
+
+
+class LogUnavailable(LogError):
+    """Raised when the log cannot be reached, or did not answer in time.
+
+    Attributes:
+        undelivered: indices of the records of an append whose fate is unknown. Appending the same
+            events again is safe: the fold drops events it has already seen.
+    """
+
+    def __init__(self, message: str, undelivered: Sequence[int] = ()) -> None:
+        self.undelivered = tuple(undelivered)
+        super().__init__(message)
+
+
+class LogDamaged(LogError):
+    """Raised when a stored record does not match its checksum."""
+
+
+class LogGap(LogError):
+    """Raised when a read asks for positions that the log no longer, or not yet, has.
+
+    Attributes:
+        partition, position: what was asked for.
+        first, end: the bounds of the partition, end exclusive.
+    """
+
+    def __init__(self, partition: int, position: int, first: int, end: int) -> None:
+        self.partition, self.position, self.first, self.end = partition, position, first, end
+        missing = (
+            f"positions {position} to {first - 1} were removed"
+            if position < first
+            else f"the log ends at {end}"
+        )
+        super().__init__(
+            f"partition {partition}: cannot read at {position}: {missing}; "
+            f"readable are {first} to {end}. Start from a snapshot at or after {first}"
+        )
+
+
+class LogReplaced(LogError):
+    """Raised when the log was deleted and made again: its positions mean something else now."""
+
+    def __init__(self, known: str, found: str) -> None:
+        self.known, self.found = known, found
+        super().__init__(
+            f"this log is not the one read before (known {known}, found {found}); "
+            "if that is intended, start with an empty state directory"
+        )
+
+
+class UndecodableEvent(ReliveError):
+    """Raised when the bytes of a record are not an event of any released schema.
+
+    Attributes:
+        raw: the bytes.
+    """
+
+    def __init__(self, raw: bytes, problem: str) -> None:
+        self.raw = raw
+        super().__init__(f"not an event: {problem} ({len(raw)} bytes, starting {raw[:12].hex()})")
+
+
+class UndeliveredEvents(ReliveError):
+    """Raised when a publisher closes with events that were not acknowledged.
+
+    Attributes:
+        experience_ids: the experience ids of the events without an acknowledgement.
+    """
+
+    def __init__(self, experience_ids: Sequence[str], cause: str) -> None:
+        self.experience_ids = tuple(experience_ids)
+        super().__init__(
+            f"{len(self.experience_ids)} events were not acknowledged ({cause}); "
+            "publishing them again is safe"
+        )
+
+
+class PublisherFull(ReliveError):
+    """Raised when the publisher's queue stays full for as long as the caller was ready to wait."""
+
+
+class ConsumerStopped(ReliveError):
+    """Raised when reading is asked of a materializer that stopped; the cause says why."""
+
+
+class StoreError(ReliveError):
+    """Raised when the state store cannot be opened, read or written."""
+
+
+class StoreInUse(StoreError):
+    """Raised when another process owns the state store."""
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A one-line printable form of a refused value, at most `limit` characters long."""
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= limit else text[: limit - 1] + "…"
