@@ -1,0 +1,381 @@
+"""The embedded log: one SQLite file, shared safely by the threads and processes of one machine.
+
+An append is one transaction with `synchronous=FULL` in WAL mode: one fsync. Appends that wait at
+the same time share it (`relive.log.group_commit`). Between
+processes a lock file is held during the transaction; SQLite's own busy handler would sleep 1 to
+100 ms where a transaction takes 0.2.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import struct
+import threading
+import time
+import uuid
+import zlib
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from relive.errors import (
+    BufferClosed,
+    LogDamaged,
+    LogError,
+    LogGap,
+    LogMissing,
+    LogReplaced,
+    LogUnavailable,
+)
+from relive.log.group_commit import GroupCommit
+from relive.log.port import Bounds, NewRecord, Record, check_records
+
+FILE_NAME = "log.sqlite3"
+LOCK_NAME = "log.lock"
+FORMAT = 1
+
+# How often a waiting read looks for records of other processes; this one's own wake it at once.
+_POLL_S = 0.005
+_LOCK_POLL_S = (0.000_05, 0.002)
+# A read stops at this many bytes, so that large records don't pile up in memory.
+_MAX_READ_BYTES = 32 * 1024 * 1024
+
+# 16 kB pages: 6 kB records without overflow pages, 1.5 times the batch throughput of 4 kB pages at
+# the same single-append latency (bench/, docs/ARCHITECTURE.md). The WAL is kept at 16 MB: writing
+# over an existing WAL costs half the fdatasync of one that grows.
+_PAGE_BYTES = 16_384
+_CHECKPOINT_PAGES = 1_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records (
+    position INTEGER PRIMARY KEY,
+    time_us INTEGER NOT NULL,
+    key BLOB NOT NULL,
+    value BLOB NOT NULL,
+    checksum INTEGER NOT NULL
+);
+"""
+_READ = (
+    "SELECT position, time_us, key, value, checksum FROM records WHERE position >= ?"
+    " ORDER BY position LIMIT ?"
+)
+_LAST = "SELECT position, time_us FROM records ORDER BY position DESC LIMIT 1"
+_INSERT = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
+_STAMP = struct.Struct("<qq")
+
+
+class SqliteLog:
+    """The event log in a directory, as `EventLog` promises. One partition.
+
+    Args:
+        directory: of the embedded buffer; holds the log's file.
+        create: make the log if it isn't there.
+        timeout_s: how long an append may wait for another process's.
+
+    Raises:
+        LogMissing: there is no log, and create is off.
+        LogDamaged: the file is not a log.
+    """
+
+    def __init__(self, directory: Path, *, create: bool = False, timeout_s: float = 10.0) -> None:
+        self._path = directory / FILE_NAME
+        self._timeout_s = timeout_s
+        if create:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _create_private(self._path)
+        elif not self._path.exists():
+            raise LogMissing(f"there is no log in {directory}; open it with create=True")
+        self._lock_file = os.open(
+            directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        self._readers: list[sqlite3.Connection] = []
+        self._readers_lock = threading.Lock()
+        self._writer_lock = threading.Lock()
+        self._commits = GroupCommit(self._commit)
+        self._appended = threading.Condition()
+        self._closed = False
+        try:
+            self._writer = self._connect()
+            self._file = os.stat(self._path)
+            self._identity = self._set_up()
+        except sqlite3.DatabaseError as error:
+            os.close(self._lock_file)
+            raise LogDamaged(f"{self._path} is not a log: {error}") from error
+
+    @property
+    def partitions(self) -> int:
+        return 1
+
+    def identity(self) -> str:
+        return self._identity
+
+    def append(self, records: Sequence[NewRecord]) -> list[int]:
+        check_records(records, 1)
+        self._check_open()
+        if not records:
+            return []
+        positions = self._commits.submit(records)
+        with self._appended:
+            self._appended.notify_all()
+        return positions
+
+    def read(
+        self, positions: Mapping[int, int], max_records: int = 1_000, wait_s: float = 0.0
+    ) -> list[Record]:
+        if not positions:
+            return []
+        (position,) = (positions[partition] for partition in positions if _only(partition))
+        deadline = time.monotonic() + wait_s
+        while True:
+            found = self._read(position, max_records)
+            left = deadline - time.monotonic()
+            if found or left <= 0:
+                return found
+            with self._appended:
+                if not self._closed:
+                    self._appended.wait(min(left, _POLL_S))
+
+    def bounds(self, partition: int) -> Bounds:
+        _only(partition)
+        with self._reader() as reader:
+            return _bounds(reader)
+
+    def position_at(self, partition: int, time_us: int) -> int:
+        _only(partition)
+        with self._reader() as reader:
+            bounds = _bounds(reader)
+
+            def time_of(position: int) -> int:
+                (at,) = reader.execute(
+                    "SELECT time_us FROM records WHERE position = ?", (position,)
+                ).fetchone()
+                return int(at)
+
+            positions = range(bounds.first, bounds.end)
+            return bounds.first + bisect_left(positions, time_us, key=time_of)
+
+    def truncate_before(self, partition: int, position: int) -> None:
+        _only(partition)
+        self._check_open()
+        with self._writer_lock, self._transaction() as writer:
+            bounds = _bounds(writer)
+            if not bounds.first <= position <= bounds.end:
+                raise LogGap(0, position, bounds.first, bounds.end)
+            writer.execute("UPDATE meta SET value = ? WHERE name = 'first'", (position,))
+            writer.execute("DELETE FROM records WHERE position < ?", (position,))
+        with self._writer_lock:
+            self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def close(self) -> None:
+        with self._writer_lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._writer.close()
+            os.close(self._lock_file)
+            with self._readers_lock:
+                readers, self._readers = self._readers, []
+            for reader in readers:
+                reader.close()
+        with self._appended:
+            self._appended.notify_all()
+
+    # Appending
+
+    def _commit(self, group: Sequence[Sequence[NewRecord]]) -> list[list[int]]:
+        with self._writer_lock, self._transaction() as writer:
+            return _insert(writer, group)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """The one write transaction of all processes; committed unless the body raises."""
+        self._check_open()
+        self._lock_against_processes()
+        try:
+            self._check_same_file()
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            finally:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise LogUnavailable(f"cannot write {self._path}: {error}") from error
+        finally:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def _lock_against_processes(self) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        pause, longest = _LOCK_POLL_S
+        while True:
+            try:
+                fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LogUnavailable(
+                        f"another process has kept {self._path} locked for {self._timeout_s} s"
+                    ) from None
+                time.sleep(pause)
+                pause = min(pause * 1.5, longest)
+            else:
+                return
+
+    # Reading
+
+    def _read(self, position: int, max_records: int) -> list[Record]:
+        with self._reader() as reader:
+            found: list[Record] = []
+            size = 0
+            rows = reader.execute(_READ, (position, max_records))
+            for at, time_us, key, value, checksum in rows:
+                if _checksum(at, time_us, key, value) != checksum:
+                    raise LogDamaged(f"record {at} of {self._path} does not match its checksum")
+                found.append(Record(0, at, time_us, key, value))
+                size += len(value)
+                if size >= _MAX_READ_BYTES:
+                    break
+            rows.close()
+            if not found or found[0].position != position:
+                bounds = _bounds(reader)
+                # Between the two queries records may have come, but never gone out of order.
+                if not bounds.first <= position <= bounds.end:
+                    raise LogGap(0, position, bounds.first, bounds.end)
+            return found
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        self._check_open()
+        self._check_same_file()
+        with self._readers_lock:
+            reader = self._readers.pop() if self._readers else None
+        try:
+            reader = reader or self._connect()
+            yield reader
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, self._path) from error
+        finally:
+            if reader is not None:
+                with self._readers_lock:
+                    keep = not self._closed
+                    if keep:
+                        self._readers.append(reader)
+                if not keep:
+                    reader.close()
+
+    # Opening
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    def _set_up(self) -> str:
+        self._writer.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        self._writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        _retrying(self._timeout_s, lambda: self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL"))
+        _retrying(self._timeout_s, lambda: self._writer.execute("PRAGMA journal_mode = WAL"))
+        self._writer.execute("PRAGMA journal_size_limit = 67108864")
+        with self._transaction() as writer:
+            for statement in _SCHEMA.split(";"):
+                writer.execute(statement)
+            writer.executemany(
+                "INSERT OR IGNORE INTO meta VALUES (?, ?)",
+                [("format", FORMAT), ("identity", f"file:{uuid.uuid4()}"), ("first", 0)],
+            )
+        meta = dict(self._writer.execute("SELECT name, value FROM meta"))
+        if meta["format"] != FORMAT:
+            raise LogDamaged(
+                f"{self._path} has log format {meta['format']}, this version reads {FORMAT}"
+            )
+        return str(meta["identity"])
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BufferClosed("the log")
+
+    def _check_same_file(self) -> None:
+        # While it is open, the old file keeps its inode number from being used again.
+        try:
+            now = os.stat(self._path)
+        except FileNotFoundError:
+            raise LogMissing(f"{self._path} was deleted while it was open") from None
+        if (now.st_ino, now.st_dev) != (self._file.st_ino, self._file.st_dev):
+            raise LogReplaced(self._identity, f"another file at {self._path}")
+
+
+def _insert(writer: sqlite3.Connection, group: Sequence[Sequence[NewRecord]]) -> list[list[int]]:
+    last = writer.execute(_LAST).fetchone()
+    if last is None:
+        (end,) = writer.execute("SELECT value FROM meta WHERE name = 'first'").fetchone()
+        now_us = time.time_ns() // 1_000
+    else:
+        end = last[0] + 1
+        now_us = max(time.time_ns() // 1_000, last[1])
+    positions = []
+    rows = []
+    for records in group:
+        positions.append(list(range(end, end + len(records))))
+        for record in records:
+            checksum = _checksum(end, now_us, record.key, record.value)
+            rows.append((end, now_us, record.key, record.value, checksum))
+            end += 1
+    writer.executemany(_INSERT, rows)
+    return positions
+
+
+def _bounds(connection: sqlite3.Connection) -> Bounds:
+    first, last = connection.execute(
+        "SELECT (SELECT value FROM meta WHERE name = 'first'), (SELECT max(position) FROM records)"
+    ).fetchone()
+    return Bounds(first, first if last is None else last + 1)
+
+
+def _checksum(position: int, time_us: int, key: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(_STAMP.pack(position, time_us))))
+
+
+def _only(partition: int) -> bool:
+    if partition != 0:
+        raise ValueError(f"partition {partition} of a log that has 1")
+    return True
+
+
+def _create_private(path: Path) -> None:
+    # Only when it is not there: closing a second descriptor of an open SQLite file would drop
+    # the locks that this process holds on it.
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _translated(error: sqlite3.DatabaseError, path: Path) -> LogError:
+    if isinstance(error, sqlite3.OperationalError):
+        return LogUnavailable(f"cannot read {path}: {error}")
+    return LogDamaged(f"{path} is damaged: {error}")
+
+
+def _retrying(timeout_s: float, action: Callable[[], object]) -> None:
+    """Switching to WAL fails at once, whatever the timeout, while another process does the same."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            action()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
