@@ -1,0 +1,284 @@
+"""The materializer: reads the log, folds it, and keeps the state in a store.
+
+State is committed behind the log, which can always replay it: a crash loses nothing but work. The
+records folded since the last commit are a `Tail` over the store, so reads see them at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+from relive.consumers.store import StateStore
+from relive.core.fold import Change, Quarantined, fold
+from relive.core.partition import partition_of
+from relive.core.row import Row
+from relive.core.state import PartitionState, combined_digest, stored_partitions
+from relive.core.tail import Table, Tail
+from relive.errors import (
+    ConsumerStopped,
+    LogReplaced,
+    LogUnavailable,
+    NotCaughtUp,
+    ReliveError,
+    StoreError,
+)
+from relive.log import EventLog, Record
+
+_log = logging.getLogger(__name__)
+
+# Called with what changed and the positions reached; under the fold's lock, in order.
+Follower: TypeAlias = Callable[[Sequence[Change], Mapping[int, int]], None]
+
+_IDENTITY_KEY = b"log identity"
+_BATCH_RECORDS = 1_000
+_FOLLOW_WAIT_S = 0.25
+_RETRY_S = (0.1, 5.0)
+
+
+class Materializer:
+    """Keeps a state up to date with a log.
+
+    Args:
+        log: to read.
+        store: to keep the state in; the materializer closes it.
+        follower: told of every change, for views that are not in the store.
+        commit_every: most records folded before a commit.
+        commit_within_s: longest time a folded record waits for its commit, while following.
+        poison_limit: stop after this many records in a row that cannot be folded: then it is more
+            likely this program that is wrong than they are.
+
+    Raises:
+        LogReplaced: the state was made from another log.
+        StoreError: the state does not fit this program.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: StateStore,
+        follower: Follower | None = None,
+        *,
+        commit_every: int = 2_000,
+        commit_within_s: float = 1.0,
+        poison_limit: int = 1_000,
+    ) -> None:
+        self._log_read = log
+        self._store = store
+        self._follower = follower
+        self._commit_every = commit_every
+        self._commit_within_s = commit_within_s
+        self._poison_limit = poison_limit
+        self._tail = Tail(store)
+        self._bind_identity()
+        self._states = [
+            PartitionState(self._tail, partition, log.partitions)
+            for partition in range(log.partitions)
+        ]
+        self._lock = threading.RLock()
+        self._uncommitted = 0
+        self._uncommitted_since = 0.0
+        self._poison_in_a_row = 0
+        self._stopped: ReliveError | None = None
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # Reading the state
+
+    @property
+    def states(self) -> Sequence[PartitionState]:
+        """The state of every partition; scanning it needs `locked`."""
+        return self._states
+
+    @property
+    def stopped(self) -> ReliveError | None:
+        """Why it no longer folds; None while it does."""
+        return self._stopped
+
+    def positions(self) -> dict[int, int]:
+        """The next position to fold, of every partition."""
+        return {state.partition: state.position for state in self._states}
+
+    def digest(self) -> str:
+        """The digest of the state at the current positions."""
+        with self._lock:
+            return combined_digest(self._states)
+
+    @contextmanager
+    def locked(self) -> Iterator[Sequence[PartitionState]]:
+        """Keeps the state from changing."""
+        with self._lock:
+            yield self._states
+
+    def row(self, experience_id: str) -> Row | None:
+        """The live row of an experience."""
+        return self._states[partition_of(experience_id, len(self._states))].row(experience_id)
+
+    # Folding
+
+    def catch_up(self, target: Mapping[int, int] | None = None, timeout_s: float = 10.0) -> None:
+        """Fold at least up to the target; by default, everything appended before the call.
+
+        Raises:
+            NotCaughtUp: the target was not reached in time.
+            ConsumerStopped: folding has stopped.
+            LogUnavailable: the log cannot be reached.
+        """
+        if target is None:
+            target = self._ends()
+        deadline = time.monotonic() + timeout_s
+        while self._behind(target):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise NotCaughtUp(target, self.positions())
+            with self._lock:
+                behind = self._behind(target)
+                if behind:
+                    # Waits for nothing while it holds the lock: a target may lie in the future.
+                    self._fold(self._read(behind, wait_s=0.0))
+                    behind = self._behind(target)
+            if behind:
+                self._read(behind, wait_s=min(left, 0.05))
+
+    def start(self) -> None:
+        """Follow the log in a thread of its own until closed."""
+        self._thread = threading.Thread(target=self._follow, name="relive-fold", daemon=True)
+        self._thread.start()
+
+    def commit(self) -> None:
+        """Make the state durable at the current positions.
+
+        Raises:
+            StoreError: it could not be written; the state in memory is unchanged.
+        """
+        with self._lock:
+            if not self._uncommitted:
+                return
+            for state in self._states:
+                state.save()
+            self._store.commit(self._tail.changes)
+            self._tail.clear()
+            self._uncommitted = 0
+
+    def close(self) -> None:
+        """Commit and stop. Safe to call twice."""
+        self._closing.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        with self._lock:
+            try:
+                if self._stopped is None:
+                    self.commit()
+            finally:
+                self._stopped = self._stopped or ConsumerStopped("the materializer is closed")
+                self._store.close()
+
+    def _follow(self) -> None:
+        pause, longest = _RETRY_S
+        while not self._closing.is_set() and self._stopped is None:
+            try:
+                records = self._read(self.positions(), wait_s=_FOLLOW_WAIT_S)
+                with self._lock:
+                    if self._stopped is None:
+                        self._fold(records)
+                        self._commit_if_due()
+                pause = _RETRY_S[0]
+            except LogUnavailable as error:
+                _log.warning("the log is not available, trying again in %.1f s: %s", pause, error)
+                self._closing.wait(pause)
+                pause = min(2 * pause, longest)
+            except ReliveError as error:
+                self._stop(error)
+
+    def _read(self, positions: Mapping[int, int], wait_s: float) -> list[Record]:
+        if self._stopped is not None:
+            raise ConsumerStopped(f"folding has stopped: {self._stopped}") from self._stopped
+        return self._log_read.read(positions, _BATCH_RECORDS, wait_s)
+
+    def _fold(self, records: Sequence[Record]) -> None:
+        """Fold the records that are not folded yet; another thread may have read them too."""
+        changes: list[Change] = []
+        folded = 0
+        try:
+            for record in records:
+                state = self._states[record.partition]
+                if record.position < state.position:
+                    continue
+                caused = fold(state, record.value, record.position)
+                folded += 1
+                changes += caused
+                self._watch_for_poison(caused)
+            if folded and self._follower is not None:
+                self._follower(changes, self.positions())
+        except ReliveError as error:
+            self._stop(error)
+            raise ConsumerStopped(f"folding has stopped: {error}") from error
+        except BaseException:
+            # Half of an event may be in the state: never to be read or committed.
+            self._stop(StoreError("folding failed half-way; reopen to recover from the log"))
+            raise
+        if folded:
+            if not self._uncommitted:
+                self._uncommitted_since = time.monotonic()
+            self._uncommitted += folded
+            if self._uncommitted >= self._commit_every:
+                self.commit()
+
+    def _commit_if_due(self) -> None:
+        waited = time.monotonic() - self._uncommitted_since
+        if self._uncommitted and waited >= self._commit_within_s:
+            self.commit()
+
+    def _watch_for_poison(self, caused: Sequence[Change]) -> None:
+        for change in caused:
+            if isinstance(change, Quarantined):
+                _log.warning(
+                    "partition %d, position %d set aside: %s",
+                    change.partition,
+                    change.position,
+                    change.reason,
+                )
+                self._poison_in_a_row += 1
+                if self._poison_in_a_row >= self._poison_limit:
+                    raise ConsumerStopped(
+                        f"{self._poison_in_a_row} records in a row could not be folded, "
+                        f"the last because: {change.reason}"
+                    )
+                return
+        self._poison_in_a_row = 0
+
+    def _stop(self, error: ReliveError) -> None:
+        _log.error("folding has stopped: %s", error)
+        self._stopped = error
+
+    def _behind(self, target: Mapping[int, int]) -> dict[int, int]:
+        return {
+            partition: self._states[partition].position
+            for partition, position in target.items()
+            if self._states[partition].position < position
+        }
+
+    def _ends(self) -> dict[int, int]:
+        return {
+            partition: self._log_read.bounds(partition).end
+            for partition in range(len(self._states))
+        }
+
+    def _bind_identity(self) -> None:
+        identity = self._log_read.identity()
+        known = self._tail.get(Table.META, _IDENTITY_KEY)
+        if known is None:
+            self._tail.put(Table.META, _IDENTITY_KEY, identity.encode())
+        elif known.decode() != identity:
+            raise LogReplaced(known.decode(), identity)
+        partitions = stored_partitions(self._tail)
+        if partitions is not None and partitions != self._log_read.partitions:
+            raise StoreError(
+                f"the state has {partitions} partitions, the log {self._log_read.partitions}; "
+                "the number is fixed when a log is made"
+            )

@@ -1,0 +1,36 @@
+"""A state store in memory: for tests, replays, and processes that don't own the durable one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sortedcontainers import SortedDict
+
+from relive.core.tail import Changes, Table
+
+
+class MemoryStore:
+    """A `StateStore` that keeps nothing when it is closed."""
+
+    def __init__(self) -> None:
+        self._tables: dict[Table, SortedDict] = {table: SortedDict() for table in Table}
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        value: bytes | None = self._tables[table].get(key)
+        return value
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        entries = self._tables[table]
+        for key in list(entries.irange(start, stop, inclusive=(True, False))):
+            yield key, entries[key]
+
+    def commit(self, changes: Changes) -> None:
+        for table, entries in changes.items():
+            for key, value in entries.items():
+                if value is None:
+                    self._tables[table].pop(key, None)
+                else:
+                    self._tables[table][key] = value
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,5 @@
+"""Search and sampling over a log: views, engine, and the RPC service."""
+
+from relive.index_service.engine import Engine, IndexOptions
+
+__all__ = ["Engine", "IndexOptions"]

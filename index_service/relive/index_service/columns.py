@@ -1,0 +1,105 @@
+"""The priority inputs of all live rows as NumPy columns, in the order of the log.
+
+Guarded by the fold's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from relive.core.priority import FloatArray, priorities_at
+from relive.core.row import Row
+from relive.core.settings import PriorityWeights
+from relive.index_service.view import RowKey
+
+
+class _PartitionColumns:
+    """The rows of one partition, by rising position; room for more at the end."""
+
+    def __init__(self, room: int = 1_024) -> None:
+        self.count = 0
+        self.positions = np.zeros(room, dtype=np.int64)
+        self.event_time_us = np.zeros(room, dtype=np.int64)
+        self.ageless = np.zeros(room)
+        self.factor = np.zeros(room)
+        self.live = np.zeros(room, dtype=bool)
+        self.size = 0
+
+    def put(self, row: Row, weights: PriorityWeights) -> None:
+        at = self._at(row.position)
+        if at == self.count:
+            if at == len(self.positions):
+                self._resize()
+                at = self.count
+            self.count += 1
+            self.positions[at] = row.position
+            self.event_time_us[at] = row.event_time_us
+            self.live[at] = True
+            self.size += 1
+        assert self.positions[at] == row.position
+        self.ageless[at] = row.ageless_priority(weights)
+        self.factor[at] = row.factor
+
+    def remove(self, position: int) -> None:
+        self.live[self._at(position)] = False
+        self.size -= 1
+
+    def _at(self, position: int) -> int:
+        return int(np.searchsorted(self.positions[: self.count], position))
+
+    def _resize(self) -> None:
+        """Drop the rows that are gone, and make room for as many as are left."""
+        kept = np.flatnonzero(self.live[: self.count])
+        room = max(2 * len(kept), len(self.positions) // 2, 1_024)
+        for name in ("positions", "event_time_us", "ageless", "factor", "live"):
+            old = getattr(self, name)
+            new = np.zeros(room, dtype=old.dtype)
+            new[: len(kept)] = old[kept]
+            setattr(self, name, new)
+        self.count = len(kept)
+
+
+class PriorityColumns:
+    """What sampling needs of every live row."""
+
+    def __init__(self, partitions: int) -> None:
+        self._partitions = [_PartitionColumns() for _ in range(partitions)]
+
+    def put(self, row: Row, weights: PriorityWeights) -> None:
+        """Add a row, or put it in place of its former self."""
+        self._partitions[row.partition].put(row, weights)
+
+    def remove(self, row: Row) -> None:
+        """Remove a row."""
+        self._partitions[row.partition].remove(row.position)
+
+    def clear(self, partition: int) -> None:
+        """Remove every row of a partition."""
+        self._partitions[partition] = _PartitionColumns()
+
+    def priorities(
+        self, weights: PriorityWeights, now_us: int
+    ) -> tuple[FloatArray, Callable[[int], RowKey]]:
+        """The priorities of all live rows, and which row each belongs to.
+
+        Ordered by partition, then position, so that every replica draws the same rows.
+        """
+        live = [np.flatnonzero(c.live[: c.count]) for c in self._partitions]
+        priorities = np.concatenate(
+            [
+                priorities_at(
+                    weights, c.ageless[rows], c.event_time_us[rows], c.factor[rows], now_us
+                )
+                for c, rows in zip(self._partitions, live, strict=True)
+            ]
+        )
+        starts = np.cumsum([0] + [len(rows) for rows in live])
+
+        def key_of(at: int) -> RowKey:
+            partition = int(np.searchsorted(starts, at, side="right")) - 1
+            row = live[partition][at - starts[partition]]
+            return RowKey(partition, int(self._partitions[partition].positions[row]))
+
+        return priorities, key_of

@@ -1,0 +1,441 @@
+"""The engine: state, index and sampling over one log, at one set of positions.
+
+Both front doors, the embedded buffer and the RPC service, are thin layers over it.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from relive.consumers import Materializer, StateStore
+from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
+from relive.core.experience import Experience, VectorLike, experience_from, vector_from
+from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
+from relive.core.priority import priority_at
+from relive.core.results import (
+    BufferStats,
+    Hit,
+    MinPositions,
+    SampleBatch,
+    SampledItem,
+    SearchResult,
+    positions_after,
+)
+from relive.core.row import Row
+from relive.core.sampling import Draw, Strategy, draw
+from relive.core.settings import Settings
+from relive.core.state import Counters, PartitionState
+from relive.errors import ConsumerStopped, InvalidQuery
+from relive.index_service.columns import PriorityColumns
+from relive.index_service.retrievals import RetrievalRecorder
+from relive.index_service.scan import Scanner, installed_scanner
+from relive.index_service.view import Index, RowKey, View
+from relive.log import EventLog
+from relive.producers.compose import Composer, new_id, now_us
+from relive.schemas import ExperienceRecorded, decode
+
+MAX_K = 100_000
+MAX_SAMPLE = 100_000
+DEFAULT_TIMEOUT_S = 10.0
+
+# A row that is evicted between being found and being fetched makes the search run again. Adds
+# would have to overtake it this often for one to wait for the fold's lock.
+_FETCH_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOptions:
+    """How embeddings are compared.
+
+    Attributes:
+        metric, mode, visual_weight, text_weight: see `relive.core.embedding`.
+        record_retrievals: whether searches and samples become events.
+    """
+
+    metric: Metric = Metric.COSINE
+    mode: HybridMode = HybridMode.WEIGHTED
+    visual_weight: float = 0.7
+    text_weight: float = 0.3
+    record_retrievals: bool = True
+
+
+class Engine:
+    """Reads of one buffer.
+
+    Args:
+        log: the buffer's log; stays the caller's.
+        store: for the state; the engine closes it.
+        options: how embeddings are compared.
+        clock_us: microseconds since the epoch, for the priorities of a sample without a time.
+        scanner: searches the rows; FAISS where it is installed.
+
+    Raises:
+        LogReplaced, StoreError: see `Materializer`.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        store: StateStore,
+        options: IndexOptions | None = None,
+        *,
+        clock_us: Callable[[], int] = now_us,
+        scanner: Scanner | None = None,
+    ) -> None:
+        self._options = options or IndexOptions()
+        self._event_log = log
+        self._clock_us = clock_us
+        self._scanner = scanner or installed_scanner()
+        self._composer = Composer()
+        self._materializer = Materializer(log, store, self._follow)
+        self._index = Index(self._space_of([]))
+        self._columns = PriorityColumns(log.partitions)
+        self._load()
+        self._recorder = RetrievalRecorder(log)
+        self._closed = False
+
+    # Life
+
+    def start(self, timeout_s: float = 3_600.0) -> None:
+        """Recover: fold everything in the log, then follow it in the background.
+
+        Raises:
+            NotCaughtUp: recovery took longer than the timeout.
+            ConsumerStopped, LogUnavailable: see `Materializer.catch_up`.
+        """
+        self._materializer.catch_up(timeout_s=timeout_s)
+        self._materializer.start()
+
+    def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """Record the retrievals made so far, fold them, and commit the state.
+
+        Raises:
+            LogUnavailable, NotCaughtUp, ConsumerStopped, StoreError: it could not be done.
+        """
+        self._recorder.flush(timeout_s)
+        self._materializer.catch_up(timeout_s=timeout_s)
+        self._materializer.commit()
+
+    def close(self) -> None:
+        """Record what is waiting, commit, and stop. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._recorder.close()
+            self._materializer.close()
+
+    # State
+
+    @property
+    def settings(self) -> Settings:
+        """In force for the first partition; all partitions are given the same."""
+        return self._materializer.states[0].settings
+
+    @property
+    def partitions(self) -> int:
+        """Of the log."""
+        return self._event_log.partitions
+
+    @property
+    def stopped(self) -> Exception | None:
+        """Why reads are no longer kept up to date; None while they are."""
+        return self._materializer.stopped
+
+    def positions(self) -> dict[int, int]:
+        """Reads include everything before these."""
+        return self._materializer.positions()
+
+    def catch_up(
+        self, wanted: MinPositions | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> None:
+        """Include what is wanted, or by default everything appended before the call.
+
+        Raises:
+            NotCaughtUp, ConsumerStopped, LogUnavailable: see `Materializer.catch_up`.
+        """
+        target = None if wanted is None else positions_after(wanted)
+        for partition in target or ():
+            if not 0 <= partition < self.partitions:
+                raise InvalidQuery("min_positions", partition, f"partitions: {self.partitions}")
+        self._materializer.catch_up(target, timeout_s)
+
+    def row(self, experience_id: str) -> Row | None:
+        """The live row of an experience."""
+        return self._materializer.row(experience_id)
+
+    def get(self, experience_id: str) -> Experience | None:
+        """An experience with what has come of it, or None."""
+        if not isinstance(experience_id, str):
+            raise InvalidQuery("id", experience_id, "must be text")
+        row = self.row(experience_id)
+        return None if row is None else self._experience(row, self._clock_us())
+
+    def ids(self) -> list[str]:
+        """Live ids, oldest first."""
+        with self._materializer.locked() as states:
+            rows = [row for state in states for row in state.rows()]
+        # Keys are spread evenly, so positions of partitions rise together.
+        rows.sort(key=lambda row: (row.position, row.partition))
+        return [row.experience_id for row in rows]
+
+    def __len__(self) -> int:
+        return sum(state.counters.size for state in self._materializer.states)
+
+    def stats(self) -> BufferStats:
+        """What is in the buffer and what happened to it."""
+        with self._materializer.locked() as states:
+            totals = {
+                counter.name: sum(getattr(state.counters, counter.name) for state in states)
+                for counter in fields(Counters)
+            }
+            view = self._index.view
+            return BufferStats(
+                capacity=self.settings.capacity,
+                index_size=view.size,
+                retrievals_lost=self._recorder.lost,
+                epoch=view.epoch,
+                positions=self.positions(),
+                digest=self._materializer.digest(),
+                backend=self._scanner.name,
+                **{f.name: totals[f.name] for f in fields(BufferStats) if f.name in totals},
+            )
+
+    # Search and sample
+
+    def search(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+    ) -> SearchResult:
+        """The k nearest experiences at the positions reached; see `ExperienceBuffer.search`."""
+        _check_count("k", k, MAX_K)
+
+        def search_once() -> SearchResult | None:
+            view = self._index.view
+            query = view.space.query(visual, text, visual_weight, text_weight)
+            hits = self._hits(view, query, k)
+            if hits is None:
+                return None
+            return SearchResult(new_id(), tuple(hits), view.positions, view.epoch)
+
+        result = search_once()
+        for _ in range(_FETCH_TRIES):
+            result = result if result is not None else search_once()
+        if result is None:
+            with self._materializer.locked():
+                result = search_once()
+        assert result is not None
+        self._record(
+            "search", result.retrieval_id, [(h.id, h.score) for h in result], result.positions
+        )
+        return result
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = Strategy.PRIORITIZED,
+    ) -> SampleBatch:
+        """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
+        _check_count("n", n, MAX_SAMPLE)
+        chosen = _checked_strategy(strategy)
+        seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not math.isfinite(value) or value < 0:
+                raise InvalidQuery(name, value, "must be finite and at least 0")
+        at_us = self._clock_us() if now is None else _microseconds(now)
+        with self._materializer.locked() as states:
+            positions = self.positions()
+            priorities, key_of = self._columns.priorities(self.settings.weights, at_us)
+            drawn = draw(
+                priorities, n, strategy=chosen, seed=seed, replace=replace, alpha=alpha, beta=beta
+            )
+            items = self._items(states, drawn, key_of, at_us)
+        batch = SampleBatch(new_id(), items, positions, seed, at_us / 1e6, self._index.view.epoch)
+        self._record(
+            "sample",
+            batch.retrieval_id,
+            [(item.id, item.probability) for item in items],
+            positions,
+            seed,
+        )
+        return batch
+
+    def _items(
+        self,
+        states: Sequence[PartitionState],
+        drawn: Draw,
+        key_of: Callable[[int], RowKey],
+        at_us: int,
+    ) -> tuple[SampledItem, ...]:
+        items = []
+        for at, probability, weight in zip(*(column.tolist() for column in drawn), strict=True):
+            key = key_of(at)
+            row = states[key.partition].row_at(key.position)
+            assert row is not None
+            experience = self._experience(row, at_us)
+            assert experience is not None
+            items.append(SampledItem(row.experience_id, probability, weight, experience))
+        return tuple(items)
+
+    def _hits(self, view: View, query: Query, k: int) -> list[Hit] | None:
+        """The hits in a view, or None if one of them is gone from the state by now."""
+        hits = []
+        now = self._clock_us()
+        for key, score in view.search(self._scanner, query, k):
+            row = self._materializer.states[key.partition].row_at(key.position)
+            experience = None if row is None else self._experience(row, now)
+            if row is None or experience is None:
+                return None
+            hits.append(Hit(row.experience_id, score, experience))
+        return hits
+
+    def _experience(self, row: Row, at_us: int) -> Experience | None:
+        event = _recorded(self._materializer.states[row.partition], row)
+        if event is None:
+            return None
+        weights = self.settings.weights
+        return experience_from(
+            event,
+            retrieval_count=row.retrieval_count,
+            success_count=row.success_count,
+            success_rate=row.success_rate,
+            priority=priority_at(
+                weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
+            ),
+        )
+
+    def _record(
+        self,
+        kind: str,
+        retrieval_id: str,
+        scored_ids: Sequence[tuple[str, float]],
+        positions: Mapping[int, int],
+        seed: int | None = None,
+    ) -> None:
+        if self._options.record_retrievals and scored_ids:
+            self._recorder.record(
+                self._composer.retrievals(
+                    retrieval_id, kind, scored_ids, positions, self.partitions, seed
+                )
+            )
+
+    # Following the state
+
+    def _load(self) -> None:
+        """Build index and columns anew from the state, then put them in place of the old ones."""
+        with self._materializer.locked() as states:
+            index = Index(self._space_of(states), self._index.view.epoch)
+            columns = PriorityColumns(self.partitions)
+            added = []
+            for state in states:
+                for row in state.rows():
+                    event = _recorded(state, row)
+                    assert event is not None
+                    added.append((_key(row), _index_row(index, event)))
+                    columns.put(row, state.settings.weights)
+            index.apply(added, [], self.positions())
+            self._index, self._columns = index, columns
+
+    def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
+        """Bring index and columns to where the fold is. Called under the fold's lock."""
+        states = self._materializer.states
+        space = self._space_of(states)
+        if space != self._index.view.space or any(
+            isinstance(change, Cleared | SettingsAdopted) for change in changes
+        ):
+            # Rare and wholesale: start over from the state, which has all of it.
+            self._load()
+            return
+        added: dict[RowKey, Float32Array] = {}
+        removed: list[RowKey] = []
+        for change in changes:
+            if isinstance(change, Added):
+                added[_key(change.row)] = _index_row(self._index, change.event)
+                self._columns.put(change.row, self.settings.weights)
+            elif isinstance(change, Updated):
+                self._columns.put(change.row, self.settings.weights)
+            elif isinstance(change, Removed):
+                self._columns.remove(change.row)
+                if added.pop(_key(change.row), None) is None:
+                    removed.append(_key(change.row))
+        self._index.apply(list(added.items()), removed, positions)
+
+    def _space_of(self, states: Sequence[PartitionState]) -> EmbeddingSpace:
+        options = self._options
+        return EmbeddingSpace(
+            visual_dim=_agreed("visual_dim", [s.settings.visual_dim for s in states]),
+            text_dim=_agreed("text_dim", [s.settings.text_dim for s in states]),
+            metric=options.metric,
+            mode=options.mode,
+            visual_weight=options.visual_weight,
+            text_weight=options.text_weight,
+        )
+
+
+def _key(row: Row) -> RowKey:
+    return RowKey(row.partition, row.position)
+
+
+def _index_row(index: Index, event: ExperienceRecorded) -> Float32Array:
+    return index.view.space.row(vector_from(event.visual), vector_from(event.text))
+
+
+def _recorded(state: PartitionState, row: Row) -> ExperienceRecorded | None:
+    """The event that recorded a row; None if the row is gone by now."""
+    payload = state.payload(row.position)
+    if payload is None:
+        return None
+    event = decode(payload)
+    assert isinstance(event, ExperienceRecorded)
+    return event
+
+
+def _agreed(name: str, dims: Sequence[int | None]) -> int:
+    """The one dimension that the partitions have fixed; 0 while none has."""
+    fixed = sorted({dim for dim in dims if dim is not None})
+    if len(fixed) > 1:
+        raise ConsumerStopped(
+            f"{name}: the partitions hold experiences of different dimensions {fixed}; "
+            "a log of several partitions needs its dimensions set when it is made"
+        )
+    return fixed[0] if fixed else 0
+
+
+def _check_count(name: str, count: object, most: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise InvalidQuery(name, count, "must be a whole number")
+    if not 0 <= count <= most:
+        raise InvalidQuery(name, count, f"must be from 0 to {most}")
+
+
+def _checked_seed(seed: object) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        raise InvalidQuery("seed", seed, "must be a whole number from 0 to 2**63 - 1")
+    return int(seed)
+
+
+def _checked_strategy(strategy: str) -> Strategy:
+    try:
+        return Strategy(strategy)
+    except ValueError as error:
+        raise InvalidQuery("strategy", strategy, f"one of {', '.join(Strategy)}") from error
+
+
+def _microseconds(now: float) -> int:
+    if not math.isfinite(now) or not 0 <= now < 1e11:
+        raise InvalidQuery("now", now, "must be seconds since the epoch")
+    return int(now * 1e6)

@@ -1,0 +1,91 @@
+"""Recording what searches and samples returned, off the read path."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+
+from relive.errors import LogUnavailable, ReliveError
+from relive.log import EventLog, NewRecord
+
+_log = logging.getLogger(__name__)
+
+_MAX_WAITING = 10_000
+_GROUP_RECORDS = 1_000
+# Searches of the same moment share one append.
+_GATHER_S = 0.02
+
+
+class RetrievalRecorder:
+    """Appends retrieval records in a thread of its own.
+
+    Reads never wait for it: when the log does not keep up, the oldest waiting records are dropped
+    and counted. Nothing depends on them but counts, which an outcome that cites the retrieval
+    makes good.
+
+    Attributes:
+        lost: records that were dropped.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self.lost = 0
+        self._event_log = log
+        self._waiting: deque[NewRecord] = deque()
+        self._changed = threading.Condition()
+        self._busy = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="relive-retrievals", daemon=True)
+        self._thread.start()
+
+    def record(self, records: list[NewRecord]) -> None:
+        """Queue records; returns at once."""
+        with self._changed:
+            self._waiting.extend(records)
+            while len(self._waiting) > _MAX_WAITING:
+                self._waiting.popleft()
+                self.lost += 1
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything queued is durable.
+
+        Raises:
+            LogUnavailable: it did not happen in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s):
+                raise LogUnavailable(f"retrieval events were not recorded within {timeout_s} s")
+
+    def close(self) -> None:
+        """Record what is queued, then stop."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return
+                self._busy = True
+            if not self._closed:
+                time.sleep(_GATHER_S)
+            with self._changed:
+                group = [
+                    self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_RECORDS))
+                ]
+            self._append(group)
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()
+
+    def _append(self, group: list[NewRecord]) -> None:
+        try:
+            self._event_log.append(group)
+        except ReliveError as error:
+            self.lost += len(group)
+            _log.warning("%d retrieval events were not recorded: %s", len(group), error)

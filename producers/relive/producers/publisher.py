@@ -1,0 +1,275 @@
+"""The publisher: events from inference nodes to the log, in the background, none lost unnoticed."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+
+from relive.core.experience import Experience
+from relive.core.results import Token
+from relive.errors import (
+    BufferClosed,
+    LogUnavailable,
+    PublisherFull,
+    ReliveError,
+    UndeliveredEvents,
+)
+from relive.log import EventLog, NewRecord, open_log
+from relive.log.port import check_records
+from relive.producers.compose import Composer, keyed_record
+from relive.schemas import ExperienceRecorded, OutcomeReported
+
+_log = logging.getLogger(__name__)
+
+_GROUP_RECORDS = 1_000
+_GROUP_BYTES = 8 * 1024 * 1024
+_RETRY_S = (0.05, 2.0)
+
+# The fold recognises an event that is sent twice among the last 100,000 of its partition. Giving
+# up after two minutes keeps a retry from coming later than that.
+DELIVERY_TIMEOUT_S = 120.0
+
+
+@dataclass(slots=True)
+class _Outgoing:
+    record: NewRecord
+    experience_id: str
+    give_up_at: float
+    future: Future[Token]
+
+
+class Publisher:
+    """Sends experiences and outcomes to a log.
+
+    Idempotent: a send whose fate is unknown is repeated with the same event id, which the fold
+    counts once. Any thread may publish; events of one thread about one experience keep their order.
+
+    Args:
+        log: a log URL, see `relive.log.open_log`, or an open log, which stays the caller's.
+        queue_bytes: most bytes waiting to be sent.
+        delivery_timeout_s: how long an event is tried, from `publish` on.
+
+    Raises:
+        InvalidConfig, LogMissing, LogUnavailable: see `relive.log.open_log`.
+    """
+
+    def __init__(
+        self,
+        log: str | EventLog,
+        *,
+        queue_bytes: int = 64 * 1024 * 1024,
+        delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+    ) -> None:
+        self._event_log = open_log(log) if isinstance(log, str) else log
+        self._owns_log = isinstance(log, str)
+        self._composer = Composer()
+        self._queue_bytes = queue_bytes
+        self._delivery_timeout_s = delivery_timeout_s
+        self._queue: deque[_Outgoing] = deque()
+        self._queued_bytes = 0
+        self._in_flight = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._give_up_at = float("inf")
+        self._undelivered: list[str] = []
+        self._last_error = "the publisher was closed"
+        self._thread = threading.Thread(target=self._send_all, name="relive-publish", daemon=True)
+        self._thread.start()
+        # A program that forgets close() still delivers what it published.
+        self._at_exit: Callable[[], None] = self._close_at_exit
+        atexit.register(self._at_exit)
+
+    def publish(self, experience: Experience, *, timeout_s: float = 30.0) -> Future[Token]:
+        """Queue an experience; the future holds its token once it is durable.
+
+        Args:
+            experience: what to record.
+            timeout_s: how long to wait for room in the queue.
+
+        Raises:
+            InvalidExperience: see `Experience`.
+            PayloadTooLarge: it does not fit a record.
+            PublisherFull: the queue stayed full.
+            BufferClosed: the publisher is closed.
+        """
+        return self._submit(self._composer.experience(experience), timeout_s)
+
+    def report_outcome(
+        self,
+        retrieval_id: str | None,
+        experience_id: str,
+        *,
+        success: bool,
+        reward: float | None = None,
+        revision: int | None = None,
+        timeout_s: float = 30.0,
+    ) -> Future[Token]:
+        """Queue an outcome of a retrieved experience; otherwise as `publish`.
+
+        Args:
+            retrieval_id: of the search or sample that returned it; None if there was none.
+            experience_id: of the experience.
+            success: whether using it helped.
+            reward: what it brought.
+            revision: a later report with a higher revision replaces this one; by default, time.
+            timeout_s: how long to wait for room in the queue.
+        """
+        event = self._composer.outcome(
+            retrieval_id, experience_id, success=success, reward=reward, revision=revision
+        )
+        return self._submit(event, timeout_s)
+
+    def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
+        """Wait until everything published so far is durable or has failed.
+
+        Raises:
+            LogUnavailable: it did not happen in time; sending goes on.
+        """
+        with self._changed:
+            if not self._changed.wait_for(self._idle, timeout_s):
+                raise LogUnavailable(
+                    f"{len(self._queue) + self._in_flight} events were not acknowledged within "
+                    f"{timeout_s} s: {self._last_error}"
+                )
+
+    def close(self, timeout_s: float = 30.0) -> None:
+        """Send what is queued, then stop. Safe to call twice.
+
+        Raises:
+            UndeliveredEvents: names the experiences of all events, since the publisher was
+                opened, that were not acknowledged.
+        """
+        with self._changed:
+            if self._closed:
+                return
+            self._closed = True
+            self._give_up_at = time.monotonic() + timeout_s
+            self._changed.notify_all()
+        self._thread.join()
+        atexit.unregister(self._at_exit)
+        if self._owns_log:
+            self._event_log.close()
+        if self._undelivered:
+            raise UndeliveredEvents(self._undelivered, self._last_error)
+
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _submit(
+        self, event: ExperienceRecorded | OutcomeReported, timeout_s: float
+    ) -> Future[Token]:
+        record = keyed_record(event, self._event_log.partitions)
+        check_records([record], self._event_log.partitions)
+        outgoing = _Outgoing(
+            record, event.experience_id, time.monotonic() + self._delivery_timeout_s, Future()
+        )
+        outgoing.future.set_running_or_notify_cancel()  # what may be on its way stays so
+        with self._changed:
+            room = self._changed.wait_for(
+                lambda: self._closed or self._queued_bytes < self._queue_bytes, timeout_s
+            )
+            if self._closed:
+                raise BufferClosed("the publisher")
+            if not room:
+                raise PublisherFull(
+                    f"{self._queued_bytes} bytes have been waiting to be sent for {timeout_s} s; "
+                    f"{self._last_error}"
+                )
+            self._queue.append(outgoing)
+            self._queued_bytes += len(record.value)
+            if len(self._queue) == 1:
+                self._changed.notify_all()
+        return outgoing.future
+
+    def _idle(self) -> bool:
+        return not self._queue and not self._in_flight
+
+    def _send_all(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                group = self._next_group()
+                if not group:
+                    return
+                self._in_flight = len(group)
+                self._changed.notify_all()
+            self._send(group)
+            with self._changed:
+                self._in_flight = 0
+                self._changed.notify_all()
+
+    def _next_group(self) -> list[_Outgoing]:
+        group: list[_Outgoing] = []
+        size = 0
+        while self._queue and len(group) < _GROUP_RECORDS and size < _GROUP_BYTES:
+            outgoing = self._queue.popleft()
+            size += len(outgoing.record.value)
+            group.append(outgoing)
+        self._queued_bytes -= size
+        return group
+
+    def _send(self, group: list[_Outgoing]) -> None:
+        """Append until everything is acknowledged or given up. Events keep their ids and order."""
+        pause, longest = _RETRY_S
+        while group:
+            try:
+                positions = self._event_log.append([outgoing.record for outgoing in group])
+            except LogUnavailable as error:
+                self._note(error)
+                group = self._still_worth_trying(group, error)
+                if group:
+                    self._wait(pause)
+                    pause = min(2 * pause, longest)
+            except ReliveError as error:
+                self._note(error)
+                self._fail(group, error)
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, futures must not hang
+                _log.exception("publishing failed")
+                self._note(error)
+                self._fail(group, LogUnavailable(f"publishing failed: {error!r}"))
+                return
+            else:
+                for outgoing, position in zip(group, positions, strict=True):
+                    token = Token(outgoing.experience_id, outgoing.record.partition, position)
+                    outgoing.future.set_result(token)
+                return
+
+    def _still_worth_trying(self, group: list[_Outgoing], error: LogUnavailable) -> list[_Outgoing]:
+        now = time.monotonic()
+        hopeless = [o for o in group if now >= min(o.give_up_at, self._give_up_at)]
+        self._fail(hopeless, error)
+        return [o for o in group if now < min(o.give_up_at, self._give_up_at)]
+
+    def _fail(self, group: list[_Outgoing], error: ReliveError) -> None:
+        for outgoing in group:
+            self._undelivered.append(outgoing.experience_id)
+            outgoing.future.set_exception(error)
+
+    def _wait(self, pause: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed, pause)
+
+    def _note(self, error: Exception) -> None:
+        self._last_error = str(error)
+
+    def _close_at_exit(self) -> None:
+        try:
+            self.close()
+        except UndeliveredEvents as error:
+            _log.error("%s", error)

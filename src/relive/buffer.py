@@ -1,0 +1,396 @@
+"""The embedded buffer: log, state and index in this process."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from relive.config import BufferConfig
+from relive.consumers import LmdbStore, MemoryStore, StateStore
+from relive.core.experience import Experience, VectorLike, content_digest
+from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
+from relive.errors import BufferClosed, DuplicateExperience, InvalidExperience, StoreInUse
+from relive.index_service import Engine
+from relive.log import EventLog, open_log
+from relive.producers.compose import Composer, everywhere, keyed_record
+from relive.schemas import ExperienceRecorded
+
+__all__ = ["BufferConfig", "Experience", "ExperienceBuffer"]
+
+
+class _Unfolded:
+    """Experiences that this process has appended, or is appending, and not yet folded."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[str, tuple[bytes, Token | None]] = OrderedDict()
+
+    def get(self, experience_id: str) -> tuple[bytes, Token | None] | None:
+        return self._entries.get(experience_id)
+
+    def put(self, experience_id: str, content: bytes, token: Token | None) -> None:
+        self._entries[experience_id] = (content, token)
+
+    def discard(self, experience_id: str) -> None:
+        self._entries.pop(experience_id, None)
+
+    def forget_folded(self, positions: dict[int, int]) -> None:
+        for experience_id, (_, token) in list(self._entries.items()):
+            if token is None or token.position >= positions[token.partition]:
+                return
+            del self._entries[experience_id]
+
+
+class ExperienceBuffer:
+    """A durable memory of experiences, in one directory.
+
+    Every method may be called from any thread. Reads include every write acknowledged before,
+    by this process or another. Open it with `open`.
+    """
+
+    def __init__(self, path: Path, log: EventLog, engine: Engine) -> None:
+        self._path = path
+        self._event_log = log
+        self._engine = engine
+        self._composer = Composer()
+        self._admission = threading.Condition()
+        self._unfolded = _Unfolded()
+        self._dims: dict[str, int] = {}
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls, path: str | Path, config: BufferConfig | None = None, *, log: str | None = None
+    ) -> ExperienceBuffer:
+        """Open the buffer in a directory, or make it.
+
+        Args:
+            path: the directory.
+            config: settings. What it sets explicitly and differs from the buffer's settings is
+                put in force by an event.
+            log: a log URL; by default the log is in the directory.
+
+        Raises:
+            InvalidConfig: a setting contradicts the buffer, or the log URL makes no sense.
+            LogUnavailable, LogDamaged, LogReplaced, StoreError: it cannot be recovered.
+        """
+        config = config or BufferConfig()
+        path = Path(path)
+        options = config.index_options()
+        event_log = open_log(f"file:{path}" if log is None else log, create=True)
+        engine = None
+        try:
+            engine = Engine(event_log, _store(path), options)
+            engine.start()
+            _put_in_force(config, event_log, engine)
+        except BaseException:
+            if engine is not None:
+                engine.close()
+            event_log.close()
+            raise
+        return cls(path, event_log, engine)
+
+    # Writing
+
+    def add(self, experience: Experience) -> Token:
+        """Record an experience; durable on return.
+
+        The same id with the same content again changes nothing and returns where it is. (If
+        another process adds the id with other content at the same moment, the later of the two is
+        set aside by the fold.)
+
+        Raises:
+            InvalidExperience: see `Experience`.
+            DuplicateExperience: the id is recorded with other content.
+            PayloadTooLarge: it does not fit a record.
+            LogUnavailable: it may or may not have been recorded; adding it again is safe.
+        """
+        return self.add_many([experience])[0]
+
+    def add_many(self, experiences: Iterable[Experience]) -> list[Token]:
+        """Record experiences, durable together on return; all are refused if one is.
+
+        Raises:
+            as `add`.
+        """
+        self._check_open()
+        events = [self._composer.experience(experience) for experience in experiences]
+        tokens, new = self._admit(events)
+        if new:
+            records = [keyed_record(event, self._event_log.partitions) for event in new.values()]
+            appended: dict[str, Token] = {}
+            try:
+                positions = self._event_log.append(records)
+                for record, (experience_id, _), position in zip(
+                    records, new.items(), positions, strict=True
+                ):
+                    appended[experience_id] = Token(experience_id, record.partition, position)
+            finally:
+                self._settle(new, appended)
+            tokens.update(appended)
+        return [tokens[event.experience_id] for event in events]
+
+    def report_outcome(
+        self,
+        retrieval_id: str | None,
+        experience_id: str,
+        *,
+        success: bool,
+        reward: float | None = None,
+        revision: int | None = None,
+    ) -> Token:
+        """Say how a use of an experience turned out; durable on return.
+
+        Args:
+            retrieval_id: of the search or sample that returned it; None if there was none.
+            experience_id: of the experience.
+            success: whether using it helped.
+            reward: what it brought.
+            revision: of several reports about one retrieval, the highest holds; by default, time.
+
+        Raises:
+            InvalidExperience: names the argument.
+            LogUnavailable: it may or may not have been recorded; reporting it again is safe.
+        """
+        self._check_open()
+        event = self._composer.outcome(
+            retrieval_id, experience_id, success=success, reward=reward, revision=revision
+        )
+        record = keyed_record(event, self._event_log.partitions)
+        (position,) = self._event_log.append([record])
+        return Token(experience_id, record.partition, position)
+
+    def remove(self, experience_id: str, reason: str = "") -> bool:
+        """Remove an experience; False if there is none of that id."""
+        self._check_open()
+        with self._admission:
+            self._engine.catch_up()
+            if self._engine.row(experience_id) is None:
+                return False
+            event = self._composer.retired(experience_id, reason)
+            self._event_log.append([keyed_record(event, self._event_log.partitions)])
+            self._engine.catch_up()
+            return True
+
+    def clear(self, reason: str = "") -> None:
+        """Remove every experience. What was counted so far stays counted."""
+        self._check_open()
+        events = [self._composer.cleared(reason) for _ in range(self._event_log.partitions)]
+        self._event_log.append(everywhere(events))
+        self._engine.catch_up()
+
+    # Reading
+
+    def search(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+    ) -> SearchResult:
+        """The min(k, live) nearest experiences, nearest first.
+
+        Args:
+            visual, text: one-dimensional; at least one is given.
+            k: 0 to 100,000.
+            visual_weight, text_weight: instead of the configured ones, for this query.
+
+        Raises:
+            InvalidQuery: names the argument.
+        """
+        self._catch_up()
+        return self._engine.search(
+            visual=visual, text=text, k=k, visual_weight=visual_weight, text_weight=text_weight
+        )
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = "prioritized",
+    ) -> SampleBatch:
+        """n experiences, drawn by priority.
+
+        Args:
+            n: 0 to 100,000; without replacement, at most every live one is returned.
+            seed: the same gives the same batch at the same positions and time.
+            replace: whether one may be drawn more than once.
+            now: the time of the priorities, seconds since the epoch; now by default.
+            alpha, beta: see `relive.core.sampling`.
+            strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+
+        Raises:
+            InvalidQuery: names the argument.
+        """
+        self._catch_up()
+        return self._engine.sample(
+            n, seed=seed, replace=replace, now=now, alpha=alpha, beta=beta, strategy=strategy
+        )
+
+    def get(self, experience_id: str) -> Experience | None:
+        """An experience with what has come of it, or None."""
+        self._catch_up()
+        return self._engine.get(experience_id)
+
+    def ids(self) -> list[str]:
+        """Live ids, oldest first."""
+        self._catch_up()
+        return self._engine.ids()
+
+    def stats(self) -> BufferStats:
+        """What is in the buffer and what happened to it."""
+        self._catch_up()
+        return self._engine.stats()
+
+    def __len__(self) -> int:
+        self._catch_up()
+        return len(self._engine)
+
+    def __contains__(self, experience_id: object) -> bool:
+        self._catch_up()
+        return isinstance(experience_id, str) and self._engine.row(experience_id) is not None
+
+    # Life
+
+    def flush(self) -> None:
+        """Make retrievals made so far count, and commit the state."""
+        self._check_open()
+        self._engine.flush()
+
+    def close(self) -> None:
+        """Flush and close. Safe to call twice."""
+        if not self._closed:
+            self._closed = True
+            self._engine.close()
+            self._event_log.close()
+
+    def __enter__(self) -> ExperienceBuffer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"positions={self._engine.positions()}"
+        return f"ExperienceBuffer({str(self._path)!r}, {state})"
+
+    # Admission
+
+    def _admit(
+        self, events: list[ExperienceRecorded]
+    ) -> tuple[dict[str, Token], dict[str, ExperienceRecorded]]:
+        """Tokens of what is recorded already, and the events that are to be appended.
+
+        Raises:
+            InvalidExperience: a dimension differs from the buffer's.
+            DuplicateExperience: an id is recorded, or being recorded, with other content.
+        """
+        with self._admission:
+            dims = self._checked_dims(events)
+            self._unfolded.forget_folded(self._engine.positions())
+            tokens: dict[str, Token] = {}
+            new: dict[str, ExperienceRecorded] = {}
+            contents: dict[str, bytes] = {}
+            for event in events:
+                content = contents.get(event.experience_id)
+                if content is not None:
+                    if content != content_digest(event):
+                        raise DuplicateExperience(event.experience_id)
+                    continue
+                contents[event.experience_id] = content_digest(event)
+                token = self._known(event.experience_id, contents[event.experience_id])
+                if token is None:
+                    new[event.experience_id] = event
+                else:
+                    tokens[event.experience_id] = token
+            self._dims = dims
+            for experience_id in new:
+                self._unfolded.put(experience_id, contents[experience_id], None)
+            return tokens, new
+
+    def _known(self, experience_id: str, content: bytes) -> Token | None:
+        """Where an experience is recorded; None if it isn't."""
+        while True:
+            unfolded = self._unfolded.get(experience_id)
+            if unfolded is None:
+                row = self._engine.row(experience_id)
+                if row is None:
+                    return None
+                known, token = row.content, Token(experience_id, row.partition, row.position)
+            else:
+                known, token = unfolded[0], unfolded[1]  # type: ignore[assignment]
+            if known != content:
+                raise DuplicateExperience(experience_id)
+            if token is not None:
+                return token
+            self._admission.wait()  # another thread is appending it; every append ends
+
+    def _settle(self, new: dict[str, ExperienceRecorded], appended: dict[str, Token]) -> None:
+        with self._admission:
+            for experience_id in new:
+                unfolded = self._unfolded.get(experience_id)
+                assert unfolded is not None
+                self._unfolded.discard(experience_id)
+                if experience_id in appended:
+                    self._unfolded.put(experience_id, unfolded[0], appended[experience_id])
+            self._admission.notify_all()
+
+    def _checked_dims(self, events: list[ExperienceRecorded]) -> dict[str, int]:
+        settings = self._engine.settings
+        dims = dict(self._dims)
+        for name, fixed in (("visual", settings.visual_dim), ("text", settings.text_dim)):
+            if fixed is not None:
+                dims[name] = fixed
+        for event in events:
+            for name, raw in (("visual", event.visual), ("text", event.text)):
+                if raw is not None:
+                    given = len(raw) // 4
+                    if dims.setdefault(name, given) != given:
+                        raise InvalidExperience(
+                            name, f"{given} dimensions", f"this buffer has {dims[name]}"
+                        )
+        return dims
+
+    def _catch_up(self) -> None:
+        self._check_open()
+        self._engine.catch_up()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BufferClosed("the buffer")
+
+
+def _store(path: Path) -> StateStore:
+    try:
+        return LmdbStore(path / "state")
+    except StoreInUse:
+        # The log is all that processes share: this one folds it for itself.
+        return MemoryStore()
+
+
+def _put_in_force(config: BufferConfig, event_log: EventLog, engine: Engine) -> None:
+    known = engine.settings if any(engine.positions().values()) else None
+    wanted = config.settings(event_log.partitions, known)
+    if wanted != known:
+        composer = Composer()
+        reason = "created" if known is None else "opened with other settings"
+        events = [
+            composer.settings(wanted, event_log.partitions, reason)
+            for _ in range(event_log.partitions)
+        ]
+        event_log.append(everywhere(events))
+        engine.catch_up()

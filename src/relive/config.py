@@ -1,0 +1,199 @@
+"""Configuration: arguments, then environment (`RELIVE_…`), then a TOML file, then defaults."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from relive.core.embedding import EmbeddingSpace, HybridMode, Metric
+from relive.core.settings import (
+    MAX_DIM,
+    WEEK_S,
+    EvictionPolicy,
+    PriorityWeights,
+    Settings,
+    checked_settings,
+)
+from relive.errors import InvalidConfig
+from relive.index_service import IndexOptions
+
+ENV_PREFIX = "RELIVE_"
+
+_log = logging.getLogger(__name__)
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value
+
+
+Weight = Annotated[float, Field(ge=0.0), AfterValidator(_finite)]
+Dim = Annotated[int, Field(ge=1, le=MAX_DIM)]
+
+
+class BufferConfig(BaseSettings):
+    """The settings of a buffer. Names are also those of the environment and of the TOML file.
+
+    Attributes:
+        capacity: experiences kept; the oldest (or least) give way.
+        eviction_policy: `oldest` or `lowest_priority`.
+        visual_dim, text_dim: fixed by the first experience when left out.
+        similarity_metric: `cosine` or `euclidean`.
+        hybrid_mode: `weighted` or `average`; see `relive.core.embedding`.
+        visual_weight, text_weight: shares of the similarity; normalised to sum 1.
+        confidence_weight, reward_weight, age_weight, priority_floor, half_life_s: of the
+            priority; see `relive.core.priority`.
+        record_retrievals: whether searches and samples become events, and count.
+        faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
+        faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
+        faiss_n_probes: lists searched of an IVF segment; the exact index of this version has none.
+        persistence_backend: `lmdb`.
+        persistence_path: directory of the state, for services; a buffer is opened with its path.
+        snapshot_interval: least events between snapshots; this version recovers from store and
+            log alone.
+
+    Raises:
+        InvalidConfig: names the field, its value, and what is accepted.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, use_enum_values=False
+    )
+
+    capacity: Annotated[int, Field(ge=1)] = 10_000
+    eviction_policy: EvictionPolicy = EvictionPolicy.OLDEST
+    visual_dim: Dim | None = None
+    text_dim: Dim | None = None
+    similarity_metric: Metric = Metric.COSINE
+    hybrid_mode: HybridMode = HybridMode.WEIGHTED
+    visual_weight: Weight = 0.7
+    text_weight: Weight = 0.3
+    confidence_weight: Weight = 0.4
+    reward_weight: Weight = 0.4
+    age_weight: Weight = 0.2
+    priority_floor: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] = 0.01
+    half_life_s: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] = WEEK_S
+    record_retrievals: bool = True
+    faiss_backend: Literal["gpu", "cpu"] = "gpu"
+    faiss_use_gpu_fallback: bool = True
+    faiss_n_probes: Annotated[int, Field(ge=1)] = 10
+    persistence_backend: Literal["lmdb", "file"] = "lmdb"
+    persistence_path: Path = Path("relive-data")
+    snapshot_interval: Annotated[int, Field(ge=1)] = 100
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _first_problem(error) from error
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.visual_weight + self.text_weight <= 0.0:
+            weights = (self.visual_weight, self.text_weight)
+            raise InvalidConfig("visual_weight, text_weight", weights, "must not both be 0")
+        if self.hybrid_mode is HybridMode.AVERAGE and self.visual_dim and self.text_dim:
+            EmbeddingSpace(self.visual_dim, self.text_dim, mode=self.hybrid_mode)
+        if self.persistence_backend == "file":
+            raise InvalidConfig("persistence_backend", "file", "not in this version; use lmdb")
+        if self.faiss_backend == "gpu" and not self.faiss_use_gpu_fallback:
+            raise InvalidConfig(
+                "faiss_backend",
+                "gpu",
+                "this version searches on the CPU; set faiss_backend to cpu, or allow the fallback "
+                "with faiss_use_gpu_fallback",
+            )
+
+    @classmethod
+    def load(cls, toml_file: Path | None = None, **flags: Any) -> BufferConfig:
+        """The configuration from flags, environment and, if given, a TOML file, in this order.
+
+        Raises:
+            InvalidConfig: also for a file that cannot be read.
+        """
+        if toml_file is None:
+            return cls(**flags)
+        try:
+            from_file = tomllib.loads(toml_file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidConfig("config", str(toml_file), f"cannot be read: {error}") from error
+        overridden = {
+            name
+            for name in from_file
+            if f"{ENV_PREFIX}{name}".upper() in map(str.upper, os.environ)
+        }
+        return cls(**{**{n: v for n, v in from_file.items() if n not in overridden}, **flags})
+
+    def index_options(self) -> IndexOptions:
+        """How embeddings are compared."""
+        if self.faiss_backend == "gpu":
+            _say_fallback_once()
+        return IndexOptions(
+            metric=self.similarity_metric,
+            mode=self.hybrid_mode,
+            visual_weight=self.visual_weight,
+            text_weight=self.text_weight,
+            record_retrievals=self.record_retrievals,
+        )
+
+    def settings(self, partitions: int, known: Settings | None = None) -> Settings:
+        """What the fold is to be set to.
+
+        Args:
+            partitions: of the log.
+            known: in force already; then only what was set explicitly differs from it.
+
+        Raises:
+            InvalidConfig: the capacity is below the partitions, or a dimension is fixed otherwise.
+        """
+        wanted = Settings(
+            capacity=self._set("capacity", known and known.capacity),
+            eviction_policy=self._set("eviction_policy", known and known.eviction_policy),
+            visual_dim=self._dim("visual_dim", known.visual_dim if known else None),
+            text_dim=self._dim("text_dim", known.text_dim if known else None),
+            weights=PriorityWeights(
+                confidence=self._set("confidence_weight", known and known.weights.confidence),
+                reward=self._set("reward_weight", known and known.weights.reward),
+                age=self._set("age_weight", known and known.weights.age),
+                floor=self._set("priority_floor", known and known.weights.floor),
+                half_life_s=self._set("half_life_s", known and known.weights.half_life_s),
+            ),
+        )
+        return checked_settings(wanted, partitions)
+
+    def _set(self, name: str, known: Any) -> Any:
+        explicit = name in self.model_fields_set
+        return getattr(self, name) if explicit or known is None else known
+
+    def _dim(self, name: str, known: int | None) -> int | None:
+        wanted: int | None = getattr(self, name)
+        if known is not None and wanted is not None and wanted != known:
+            raise InvalidConfig(name, wanted, f"this buffer has {known}, fixed at creation")
+        return wanted if known is None else known
+
+
+def _first_problem(error: ValidationError) -> InvalidConfig:
+    problem = error.errors()[0]
+    name = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = ", ".join(sorted(BufferConfig.model_fields))
+        return InvalidConfig(name, problem["input"], f"unknown setting; known are {known}")
+    return InvalidConfig(name, problem["input"], problem["msg"])
+
+
+_said_fallback = False
+
+
+def _say_fallback_once() -> None:
+    global _said_fallback
+    if not _said_fallback:
+        _said_fallback = True
+        _log.info("faiss_backend gpu: this version searches on the CPU")
