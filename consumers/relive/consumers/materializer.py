@@ -37,6 +37,11 @@ Follower: TypeAlias = Callable[[Sequence[Change], Mapping[int, int]], None]
 _IDENTITY_KEY = b"log identity"
 _BATCH_RECORDS = 1_000
 _FOLLOW_WAIT_S = 0.25
+
+# A pause after a small batch. Folding every record the moment it comes would fight the very thread
+# that appends for the interpreter, a few times per append; reads that need it sooner fold it
+# themselves.
+_GATHER_S = 0.01
 _RETRY_S = (0.1, 5.0)
 
 
@@ -188,6 +193,8 @@ class Materializer:
                         self._fold(records)
                         self._commit_if_due()
                 pause = _RETRY_S[0]
+                if 0 < len(records) < _BATCH_RECORDS:
+                    self._closing.wait(_GATHER_S)
             except LogUnavailable as error:
                 _log.warning("the log is not available, trying again in %.1f s: %s", pause, error)
                 self._closing.wait(pause)

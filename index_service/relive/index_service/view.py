@@ -7,6 +7,7 @@ a whole; a reader takes the current one by reading one attribute.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -201,7 +202,7 @@ class Index:
             at + 1,
             None if segment.live is None else np.append(segment.live, True),
             segment.size + 1,
-            max(segment.norm, float(np.linalg.norm(row))),
+            max(segment.norm, math.sqrt(float(row @ row))),
         )
 
     def _removed_rows(self, removed: Sequence[RowKey]) -> dict[int, list[int]]:

@@ -63,7 +63,7 @@ class Composer:
             experience,
             event_id=_new_event_id(),
             source=self.source,
-            experience_id=new_id(),
+            new_id=new_id,
             now_us=now_us(),
         )
 

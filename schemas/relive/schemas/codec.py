@@ -70,7 +70,7 @@ def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None)
         raise UndecodableEvent(raw, problem) from error
     if body.tell() != len(raw):
         raise UndecodableEvent(raw, f"{len(raw) - body.tell()} bytes after the {schema.name}")
-    return _event(schema.name, record)
+    return _event(schema.name, record, in_order=reader is None)
 
 
 def _framing(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> tuple[ReleasedSchema, int]:
@@ -88,8 +88,9 @@ def _framing(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> tuple[Re
     raise UndecodableEvent(raw, "neither single-object encoding nor Confluent framing")
 
 
-def _event(name: str, record: dict[str, Any]) -> Event:
+def _event(name: str, record: dict[str, Any], *, in_order: bool) -> Event:
     if name == "ExperiencesRetrieved":
         for field in ("experience_ids", "scores", "positions"):
             record[field] = tuple(record[field])
-    return _EVENT_TYPE_BY_NAME[name](**record)
+    event_type = _EVENT_TYPE_BY_NAME[name]
+    return event_type._make(record.values()) if in_order else event_type(**record)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TypeAlias
+
+import orjson
 
 from relive.errors import InvalidExperience
 
@@ -13,10 +14,9 @@ Document: TypeAlias = "bool | int | float | str | list[Document] | dict[str, Doc
 # Deep enough for any real trajectory, far below what Python's own recursion allows.
 MAX_DEPTH = 64
 
-# Python refuses to read integers of more than 4,300 digits back from text.
-MAX_INT_BITS = 14_000
-
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+# What readers of JSON in any language can be expected to keep exact.
+LEAST_INT = -(2**63)
+GREATEST_INT = 2**64 - 1
 
 
 def to_json(field: str, value: object) -> str:
@@ -27,12 +27,12 @@ def to_json(field: str, value: object) -> str:
             strings, numpy scalars, non-finite numbers, lone surrogates, deep nesting.
     """
     _check(field, value, 0)
-    return _encoder.encode(value)
+    return orjson.dumps(value).decode("utf-8")
 
 
 def from_json(text: str) -> Document:
     """The document in JSON text written by `to_json`."""
-    value: Document = json.loads(text)
+    value: Document = orjson.loads(text)
     return value
 
 
@@ -46,8 +46,8 @@ def _check(field: str, value: object, depth: int) -> None:
     elif kind is bool or value is None:
         pass
     elif kind is int:
-        if value.bit_length() > MAX_INT_BITS:  # type: ignore[attr-defined]
-            raise InvalidExperience(field, "an integer", f"must fit {MAX_INT_BITS} bits")
+        if not LEAST_INT <= value <= GREATEST_INT:  # type: ignore[operator]
+            raise InvalidExperience(field, "an integer", "must fit 64 bits; use text")
     elif depth >= MAX_DEPTH:
         raise InvalidExperience(field, value, f"nested deeper than {MAX_DEPTH} levels")
     elif kind is list:

@@ -98,17 +98,24 @@ class EmbeddingSpace:
 
     def row(self, visual: Float32Array | None, text: Float32Array | None) -> Float32Array:
         """The index row of an experience: float32 of shape (width,)."""
-        halves = _float64(visual), _float64(text)
         if self.mode is HybridMode.AVERAGE:
-            row = self._average(*halves, *self._weights(None, None))
-            norms = [float(row @ row)]
+            average = self._average(_float64(visual), _float64(text), *self._weights(None, None))
+            parts = [(1.0, average)]
         else:
-            parts = [self._part(m, half) for m, half in enumerate(halves)]
-            row = np.concatenate([s * part for s, part in zip(self._scales, parts, strict=True)])
-            norms = [float(part @ part) for part in parts]
-        if self.metric is Metric.EUCLIDEAN:
-            row = np.concatenate([row, norms])
-        return row.astype(np.float32)
+            parts = list(zip(self._scales, self._halves(visual, text), strict=True))
+        row = np.zeros(self.width, dtype=np.float32)
+        at = 0
+        for place, (scale, part) in enumerate(parts):
+            row[at : at + len(part)] = scale * part
+            at += len(part)
+            if self.metric is Metric.EUCLIDEAN:
+                row[self.vector_width + place] = part @ part
+        return row
+
+    def _halves(
+        self, visual: Float32Array | None, text: Float32Array | None
+    ) -> tuple[Float64Array, Float64Array]:
+        return self._part(0, _float64(visual)), self._part(1, _float64(text))
 
     def query(
         self,
@@ -255,7 +262,7 @@ def _float64(vector: Float32Array | None) -> Float64Array | None:
 
 
 def _unit(vector: Float64Array) -> Float64Array:
-    length = float(np.linalg.norm(vector))
+    length = math.sqrt(float(vector @ vector))
     return vector / length if length > 0.0 else vector
 
 

@@ -1,0 +1,67 @@
+"""Run the benchmarks and print one JSON object: `make bench`, or `python -m bench NAME…`.
+
+Machines differ and are noisy: every figure stands beside a baseline measured in the same run, turn
+by turn where it is a latency. What a figure is worth is its ratio to that baseline.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import batches, embedded_add, rpc_search
+
+
+def main() -> None:
+    benchmarks: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "embedded_add": embedded_add.run,
+        "embedded_batches": _embedded_batches,
+        "kafka_batches": _kafka_batches,
+        "rpc_search": rpc_search.run,
+    }
+    chosen = sys.argv[1:] or list(benchmarks)
+    unknown = set(chosen) - set(benchmarks)
+    if unknown:
+        sys.exit(f"unknown benchmarks {sorted(unknown)}; there are {sorted(benchmarks)}")
+    report: dict[str, Any] = {
+        "machine": {"cpus": os.cpu_count(), "python": platform.python_version()}
+    }
+    for name in chosen:
+        # On the disk of the working directory: a temporary directory may be memory.
+        with tempfile.TemporaryDirectory(prefix=".bench-", dir=Path.cwd()) as directory:
+            report[name] = benchmarks[name](Path(directory))
+    print(json.dumps(report, indent=2))
+
+
+def _embedded_batches(directory: Path) -> dict[str, Any]:
+    return {
+        **batches.run(f"file:{directory}/log", 20_000),
+        **batches.baseline(directory, 20_000),
+    }
+
+
+def _kafka_batches(directory: Path) -> dict[str, Any]:
+    from relive.testing.broker import BrokerUnavailable
+    from relive.testing.discovery import start_broker
+
+    try:
+        broker = start_broker(os.environ, directory)
+    except BrokerUnavailable as reason:
+        return {"not_run": str(reason)}
+    try:
+        return {
+            "broker": broker.via,
+            **batches.run(f"kafka://{broker.bootstrap}/bench-{os.getpid()}", 20_000),
+        }
+    finally:
+        broker.stop()
+
+
+if __name__ == "__main__":
+    main()

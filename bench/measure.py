@@ -1,0 +1,39 @@
+"""Timing for the benchmarks. Baselines run beside what they are compared with, turn by turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+
+def turns_ms(
+    actions: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 20
+) -> dict[str, dict[str, float]]:
+    """Time each action once per turn, so that a noisy machine is as noisy to all of them.
+
+    Returns:
+        p50 and p99 in milliseconds, by action.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    for turn in range(warm_up + turns):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            if turn >= warm_up:
+                taken[name].append(time.perf_counter() - started)
+    return {
+        name: {
+            "p50_ms": round(float(np.percentile(times, 50)) * 1e3, 4),
+            "p99_ms": round(float(np.percentile(times, 99)) * 1e3, 4),
+        }
+        for name, times in taken.items()
+    }
+
+
+def per_second(count: int, action: Callable[[], object]) -> float:
+    """How many a second, of an action that does so many."""
+    started = time.perf_counter()
+    action()
+    return round(count / (time.perf_counter() - started), 1)
