@@ -28,7 +28,7 @@ def run(directory: Path) -> dict[str, Any]:
 def single(directory: Path, turns: int) -> dict[str, Any]:
     """One add at a time, turn by turn with the baselines."""
     payload = encode(Composer().experience(next(experiences(1))))
-    stream = experiences(turns + 100)
+    stream = iter(list(experiences(turns + 100)))  # made beforehand, not while timing
     with ExperienceBuffer.open(directory / "single", BufferConfig(**CONFIG)) as buffer:
         timed = turns_ms(
             {

@@ -11,10 +11,17 @@ from types import TracebackType
 from relive.config import BufferConfig
 from relive.consumers import LmdbStore, MemoryStore, StateStore
 from relive.core.experience import Experience, VectorLike, content_digest
+from relive.core.fold import Prepared
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
-from relive.errors import BufferClosed, DuplicateExperience, InvalidExperience, StoreInUse
+from relive.errors import (
+    BufferClosed,
+    DuplicateExperience,
+    InvalidExperience,
+    LogMissing,
+    StoreInUse,
+)
 from relive.index_service import Engine
-from relive.log import EventLog, open_log
+from relive.log import EventLog, Record, open_log
 from relive.producers.compose import Composer, everywhere, keyed_record
 from relive.schemas import ExperienceRecorded
 
@@ -37,7 +44,8 @@ class _Unfolded:
         self._entries.pop(experience_id, None)
 
     def forget_folded(self, positions: dict[int, int]) -> None:
-        for experience_id, (_, token) in list(self._entries.items()):
+        while self._entries:
+            experience_id, (_, token) = next(iter(self._entries.items()))
             if token is None or token.position >= positions[token.partition]:
                 return
             del self._entries[experience_id]
@@ -79,7 +87,7 @@ class ExperienceBuffer:
         config = config or BufferConfig()
         path = Path(path)
         options = config.index_options()
-        event_log = open_log(f"file:{path}" if log is None else log, create=True)
+        event_log = _open_or_create(f"file:{path}" if log is None else log)
         engine = None
         try:
             engine = Engine(event_log, _store(path), options)
@@ -119,17 +127,7 @@ class ExperienceBuffer:
         events = [self._composer.experience(experience) for experience in experiences]
         tokens, new = self._admit(events)
         if new:
-            records = [keyed_record(event, self._event_log.partitions) for event in new.values()]
-            appended: dict[str, Token] = {}
-            try:
-                positions = self._event_log.append(records)
-                for record, (experience_id, _), position in zip(
-                    records, new.items(), positions, strict=True
-                ):
-                    appended[experience_id] = Token(experience_id, record.partition, position)
-            finally:
-                self._settle(new, appended)
-            tokens.update(appended)
+            tokens.update(self._append(new))
         return [tokens[event.experience_id] for event in events]
 
     def report_outcome(
@@ -292,7 +290,7 @@ class ExperienceBuffer:
 
     def _admit(
         self, events: list[ExperienceRecorded]
-    ) -> tuple[dict[str, Token], dict[str, ExperienceRecorded]]:
+    ) -> tuple[dict[str, Token], dict[str, Prepared]]:
         """Tokens of what is recorded already, and the events that are to be appended.
 
         Raises:
@@ -303,23 +301,20 @@ class ExperienceBuffer:
             dims = self._checked_dims(events)
             self._unfolded.forget_folded(self._engine.positions())
             tokens: dict[str, Token] = {}
-            new: dict[str, ExperienceRecorded] = {}
-            contents: dict[str, bytes] = {}
+            admitted: dict[str, Prepared] = {}
             for event in events:
-                content = contents.get(event.experience_id)
-                if content is not None:
-                    if content != content_digest(event):
-                        raise DuplicateExperience(event.experience_id)
-                    continue
-                contents[event.experience_id] = content_digest(event)
-                token = self._known(event.experience_id, contents[event.experience_id])
-                if token is None:
-                    new[event.experience_id] = event
-                else:
-                    tokens[event.experience_id] = token
+                prepared = Prepared(event, content_digest(event))
+                first = admitted.setdefault(event.experience_id, prepared)
+                if first.content != prepared.content:
+                    raise DuplicateExperience(event.experience_id)
+            for experience_id, prepared in admitted.items():
+                token = self._known(experience_id, prepared.content)
+                if token is not None:
+                    tokens[experience_id] = token
+            new = {i: prepared for i, prepared in admitted.items() if i not in tokens}
             self._dims = dims
-            for experience_id in new:
-                self._unfolded.put(experience_id, contents[experience_id], None)
+            for experience_id, prepared in new.items():
+                self._unfolded.put(experience_id, prepared.content, None)
             return tokens, new
 
     def _known(self, experience_id: str, content: bytes) -> Token | None:
@@ -339,14 +334,29 @@ class ExperienceBuffer:
                 return token
             self._admission.wait()  # another thread is appending it; every append ends
 
-    def _settle(self, new: dict[str, ExperienceRecorded], appended: dict[str, Token]) -> None:
+    def _append(self, new: dict[str, Prepared]) -> dict[str, Token]:
+        """Append admitted events; whatever happens, others may add their ids again."""
+        records = [keyed_record(p.event, self._event_log.partitions) for p in new.values()]
+        tokens: dict[str, Token] = {}
+        try:
+            positions = self._event_log.append(records)
+            appended = [
+                Record(record.partition, position, 0, record.key, record.value)
+                for record, position in zip(records, positions, strict=True)
+            ]
+            for experience_id, record in zip(new, appended, strict=True):
+                tokens[experience_id] = Token(experience_id, record.partition, record.position)
+            self._engine.offer(appended, list(new.values()))
+        finally:
+            self._settle(new, tokens)
+        return tokens
+
+    def _settle(self, new: dict[str, Prepared], tokens: dict[str, Token]) -> None:
         with self._admission:
-            for experience_id in new:
-                unfolded = self._unfolded.get(experience_id)
-                assert unfolded is not None
+            for experience_id, prepared in new.items():
                 self._unfolded.discard(experience_id)
-                if experience_id in appended:
-                    self._unfolded.put(experience_id, unfolded[0], appended[experience_id])
+                if experience_id in tokens:
+                    self._unfolded.put(experience_id, prepared.content, tokens[experience_id])
             self._admission.notify_all()
 
     def _checked_dims(self, events: list[ExperienceRecorded]) -> dict[str, int]:
@@ -372,6 +382,14 @@ class ExperienceBuffer:
     def _check_open(self) -> None:
         if self._closed:
             raise BufferClosed("the buffer")
+
+
+def _open_or_create(url: str) -> EventLog:
+    try:
+        # A log that is there may have any number of partitions.
+        return open_log(url)
+    except LogMissing:
+        return open_log(url, create=True)
 
 
 def _store(path: Path) -> StateStore:

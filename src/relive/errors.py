@@ -88,6 +88,10 @@ class ServiceUnavailable(ReliveError):
     """Raised when the index service cannot be reached or is not serving."""
 
 
+class ServiceFailed(ReliveError):
+    """Raised when the index service failed in a way it did not expect; its log says more."""
+
+
 class LogError(ReliveError):
     """Base of the errors about the event log."""
 

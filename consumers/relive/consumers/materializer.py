@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from relive.consumers.store import StateStore
-from relive.core.fold import Change, Quarantined, fold
+from relive.core.fold import Change, Prepared, Quarantined, fold
 from relive.core.partition import partition_of
 from relive.core.row import Row
 from relive.core.state import PartitionState, combined_digest, stored_partitions
@@ -44,6 +44,9 @@ _FOLLOW_WAIT_S = 0.25
 _GATHER_S = 0.01
 _RETRY_S = (0.1, 5.0)
 
+_MAX_OFFERED = 20_000
+_NOT_OFFERED = (None, None)
+
 
 class Materializer:
     """Keeps a state up to date with a log.
@@ -68,7 +71,7 @@ class Materializer:
         store: StateStore,
         follower: Follower | None = None,
         *,
-        commit_every: int = 2_000,
+        commit_every: int = 5_000,
         commit_within_s: float = 1.0,
         poison_limit: int = 1_000,
     ) -> None:
@@ -85,6 +88,7 @@ class Materializer:
             for partition in range(log.partitions)
         ]
         self._lock = threading.RLock()
+        self._offered: dict[tuple[int, int], tuple[Record, Prepared]] = {}
         self._uncommitted = 0
         self._uncommitted_since = 0.0
         self._poison_in_a_row = 0
@@ -125,6 +129,20 @@ class Materializer:
 
     # Folding
 
+    def offer(self, records: Sequence[Record], prepared: Sequence[Prepared]) -> None:
+        """Hand over records that this process appended, so that they need not be read back.
+
+        They are folded when their turn comes, like any others.
+
+        Args:
+            records: acknowledged, with their positions.
+            prepared: what each encodes.
+        """
+        if len(self._offered) > _MAX_OFFERED:
+            self._offered.clear()  # the log has them
+        for record, event in zip(records, prepared, strict=True):
+            self._offered[record.partition, record.position] = record, event
+
     def catch_up(self, target: Mapping[int, int] | None = None, timeout_s: float = 10.0) -> None:
         """Fold at least up to the target; by default, everything appended before the call.
 
@@ -142,10 +160,10 @@ class Materializer:
                 raise NotCaughtUp(target, self.positions())
             with self._lock:
                 behind = self._behind(target)
-                if behind:
+                if behind and not self._fold_offered():
                     # Waits for nothing while it holds the lock: a target may lie in the future.
                     self._fold(self._read(behind, wait_s=0.0))
-                    behind = self._behind(target)
+                behind = self._behind(target)
             if behind:
                 self._read(behind, wait_s=min(left, 0.05))
 
@@ -187,13 +205,17 @@ class Materializer:
         pause, longest = _RETRY_S
         while not self._closing.is_set() and self._stopped is None:
             try:
-                records = self._read(self.positions(), wait_s=_FOLLOW_WAIT_S)
                 with self._lock:
-                    if self._stopped is None:
+                    folded = self._fold_offered()
+                if not folded:
+                    records = self._read(self.positions(), wait_s=_FOLLOW_WAIT_S)
+                    with self._lock:
                         self._fold(records)
-                        self._commit_if_due()
+                        folded = len(records)
+                with self._lock:
+                    self._commit_if_due()
                 pause = _RETRY_S[0]
-                if 0 < len(records) < _BATCH_RECORDS:
+                if 0 < folded < _BATCH_RECORDS:
                     self._closing.wait(_GATHER_S)
             except LogUnavailable as error:
                 _log.warning("the log is not available, trying again in %.1f s: %s", pause, error)
@@ -207,16 +229,29 @@ class Materializer:
             raise ConsumerStopped(f"folding has stopped: {self._stopped}") from self._stopped
         return self._log_read.read(positions, _BATCH_RECORDS, wait_s)
 
+    def _fold_offered(self) -> int:
+        """Fold the offered records whose turn it is; returns how many."""
+        records: list[Record] = []
+        for partition, position in self.positions().items():
+            while (partition, position) in self._offered and len(records) < _BATCH_RECORDS:
+                records.append(self._offered[partition, position][0])
+                position += 1
+        self._fold(records)
+        return len(records)
+
     def _fold(self, records: Sequence[Record]) -> None:
         """Fold the records that are not folded yet; another thread may have read them too."""
+        if self._stopped is not None:
+            raise ConsumerStopped(f"folding has stopped: {self._stopped}") from self._stopped
         changes: list[Change] = []
         folded = 0
         try:
             for record in records:
                 state = self._states[record.partition]
+                _, prepared = self._offered.pop(_place(record), _NOT_OFFERED)
                 if record.position < state.position:
                     continue
-                caused = fold(state, record.value, record.position)
+                caused = fold(state, record.value, record.position, prepared)
                 folded += 1
                 changes += caused
                 self._watch_for_poison(caused)
@@ -289,3 +324,7 @@ class Materializer:
                 f"the state has {partitions} partitions, the log {self._log_read.partitions}; "
                 "the number is fixed when a log is made"
             )
+
+
+def _place(record: Record) -> tuple[int, int]:
+    return record.partition, record.position

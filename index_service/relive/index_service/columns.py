@@ -5,7 +5,7 @@ Guarded by the fold's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -27,18 +27,20 @@ class _PartitionColumns:
         self.live = np.zeros(room, dtype=bool)
         self.size = 0
 
-    def put(self, row: Row, weights: PriorityWeights) -> None:
+    def extend(self, rows: Sequence[Row], weights: PriorityWeights) -> None:
+        if self.count + len(rows) > len(self.positions):
+            self._make_room(len(rows))
+        new = slice(self.count, self.count + len(rows))
+        self.positions[new] = [row.position for row in rows]
+        self.event_time_us[new] = [row.event_time_us for row in rows]
+        self.ageless[new] = [row.ageless_priority(weights) for row in rows]
+        self.factor[new] = [row.factor for row in rows]
+        self.live[new] = True
+        self.count += len(rows)
+        self.size += len(rows)
+
+    def change(self, row: Row, weights: PriorityWeights) -> None:
         at = self._at(row.position)
-        if at == self.count:
-            if at == len(self.positions):
-                self._resize()
-                at = self.count
-            self.count += 1
-            self.positions[at] = row.position
-            self.event_time_us[at] = row.event_time_us
-            self.live[at] = True
-            self.size += 1
-        assert self.positions[at] == row.position
         self.ageless[at] = row.ageless_priority(weights)
         self.factor[at] = row.factor
 
@@ -47,12 +49,15 @@ class _PartitionColumns:
         self.size -= 1
 
     def _at(self, position: int) -> int:
-        return int(np.searchsorted(self.positions[: self.count], position))
+        at = int(np.searchsorted(self.positions[: self.count], position))
+        assert at < self.count
+        assert self.positions[at] == position
+        return at
 
-    def _resize(self) -> None:
+    def _make_room(self, count: int) -> None:
         """Drop the rows that are gone, and make room for as many as are left."""
         kept = np.flatnonzero(self.live[: self.count])
-        room = max(2 * len(kept), len(self.positions) // 2, 1_024)
+        room = 2 * (len(kept) + count)
         for name in ("positions", "event_time_us", "ageless", "factor", "live"):
             old = getattr(self, name)
             new = np.zeros(room, dtype=old.dtype)
@@ -67,17 +72,20 @@ class PriorityColumns:
     def __init__(self, partitions: int) -> None:
         self._partitions = [_PartitionColumns() for _ in range(partitions)]
 
-    def put(self, row: Row, weights: PriorityWeights) -> None:
-        """Add a row, or put it in place of its former self."""
-        self._partitions[row.partition].put(row, weights)
+    def extend(self, rows: Sequence[Row], weights: PriorityWeights) -> None:
+        """Add rows, whose positions are above all that were added before."""
+        for partition, columns in enumerate(self._partitions):
+            mine = [row for row in rows if row.partition == partition]
+            if mine:
+                columns.extend(mine, weights)
+
+    def change(self, row: Row, weights: PriorityWeights) -> None:
+        """Put a row in place of its former self."""
+        self._partitions[row.partition].change(row, weights)
 
     def remove(self, row: Row) -> None:
         """Remove a row."""
         self._partitions[row.partition].remove(row.position)
-
-    def clear(self, partition: int) -> None:
-        """Remove every row of a partition."""
-        self._partitions[partition] = _PartitionColumns()
 
     def priorities(
         self, weights: PriorityWeights, now_us: int

@@ -9,13 +9,14 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 
 import numpy as np
 
 from relive.consumers import Materializer, StateStore
 from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
 from relive.core.experience import Experience, VectorLike, experience_from, vector_from
-from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
+from relive.core.fold import Added, Change, Cleared, Prepared, Removed, SettingsAdopted, Updated
 from relive.core.priority import priority_at
 from relive.core.results import (
     BufferStats,
@@ -35,7 +36,7 @@ from relive.index_service.columns import PriorityColumns
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.scan import Scanner, installed_scanner
 from relive.index_service.view import Index, RowKey, View
-from relive.log import EventLog
+from relive.log import EventLog, Record
 from relive.producers.compose import Composer, new_id, now_us
 from relive.schemas import ExperienceRecorded, decode
 
@@ -46,6 +47,7 @@ DEFAULT_TIMEOUT_S = 10.0
 # A row that is evicted between being found and being fetched makes the search run again. Adds
 # would have to overtake it this often for one to wait for the fold's lock.
 _FETCH_TRIES = 3
+_LOAD_ROWS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,11 @@ class Engine:
         """Reads include everything before these."""
         return self._materializer.positions()
 
+    @property
+    def epoch(self) -> int:
+        """Of the index view; see `View`."""
+        return self._index.view.epoch
+
     def catch_up(
         self, wanted: MinPositions | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> None:
@@ -162,6 +169,10 @@ class Engine:
             if not 0 <= partition < self.partitions:
                 raise InvalidQuery("min_positions", partition, f"partitions: {self.partitions}")
         self._materializer.catch_up(target, timeout_s)
+
+    def offer(self, records: Sequence[Record], prepared: Sequence[Prepared]) -> None:
+        """Hand over records that this process appended; see `Materializer.offer`."""
+        self._materializer.offer(records, prepared)
 
     def row(self, experience_id: str) -> Row | None:
         """The live row of an experience."""
@@ -340,14 +351,13 @@ class Engine:
         with self._materializer.locked() as states:
             index = Index(self._space_of(states), self._index.view.epoch)
             columns = PriorityColumns(self.partitions)
-            added = []
             for state in states:
-                for row in state.rows():
-                    event = _recorded(state, row)
-                    assert event is not None
-                    added.append((_key(row), _index_row(index, event)))
-                    columns.put(row, state.settings.weights)
-            index.apply(added, [], self.positions())
+                rows = state.rows()
+                while batch := list(islice(rows, _LOAD_ROWS)):
+                    events = [event for row in batch if (event := _recorded(state, row))]
+                    index.apply(_keys(batch), _index_rows(index, events), [], self.positions())
+                    columns.extend(batch, state.settings.weights)
+            index.apply([], _index_rows(index, []), [], self.positions())
             self._index, self._columns = index, columns
 
     def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
@@ -360,19 +370,22 @@ class Engine:
             # Rare and wholesale: start over from the state, which has all of it.
             self._load()
             return
-        added: dict[RowKey, Float32Array] = {}
-        removed: list[RowKey] = []
+        added = [change for change in changes if isinstance(change, Added)]
+        weights = self.settings.weights
+        self._columns.extend([change.row for change in added], weights)
+        removed = []
         for change in changes:
-            if isinstance(change, Added):
-                added[_key(change.row)] = _index_row(self._index, change.event)
-                self._columns.put(change.row, self.settings.weights)
-            elif isinstance(change, Updated):
-                self._columns.put(change.row, self.settings.weights)
+            if isinstance(change, Updated):
+                self._columns.change(change.row, weights)
             elif isinstance(change, Removed):
                 self._columns.remove(change.row)
-                if added.pop(_key(change.row), None) is None:
-                    removed.append(_key(change.row))
-        self._index.apply(list(added.items()), removed, positions)
+                removed.append(_key(change.row))
+        self._index.apply(
+            _keys([change.row for change in added]),
+            _index_rows(self._index, [change.event for change in added]),
+            removed,
+            positions,
+        )
 
     def _space_of(self, states: Sequence[PartitionState]) -> EmbeddingSpace:
         options = self._options
@@ -390,8 +403,15 @@ def _key(row: Row) -> RowKey:
     return RowKey(row.partition, row.position)
 
 
-def _index_row(index: Index, event: ExperienceRecorded) -> Float32Array:
-    return index.view.space.row(vector_from(event.visual), vector_from(event.text))
+def _keys(rows: Sequence[Row]) -> list[RowKey]:
+    return [_key(row) for row in rows]
+
+
+def _index_rows(index: Index, events: Sequence[ExperienceRecorded]) -> Float32Array:
+    return index.view.space.rows(
+        [vector_from(event.visual) for event in events],
+        [vector_from(event.text) for event in events],
+    )
 
 
 def _recorded(state: PartitionState, row: Row) -> ExperienceRecorded | None:

@@ -163,21 +163,22 @@ class Index:
 
     def apply(
         self,
-        added: Sequence[tuple[RowKey, Float32Array]],
+        added: Sequence[RowKey],
+        rows: Float32Array,
         removed: Sequence[RowKey],
         positions: Mapping[int, int],
     ) -> None:
         """Add rows, remove rows, and publish the view at the positions.
 
         Args:
-            added: new keys with their index rows, float32 of shape (width,).
+            added: new keys.
+            rows: their index rows, float32 of shape (len(added), width).
             removed: keys that were added before or are added now.
             positions: what the view includes from now on.
         """
-        for key, row in added:
-            self._append(key, row)
-        for at, rows in self._removed_rows(removed).items():
-            self._segments[at] = _without(self._segments[at], rows)
+        self._append(added, rows)
+        for at, gone in self._removed_rows(removed).items():
+            self._segments[at] = _without(self._segments[at], gone)
         self._compact()
         self.view = View(
             self.view.space,
@@ -187,22 +188,32 @@ class Index:
             len(self._where),
         )
 
-    def _append(self, key: RowKey, row: Float32Array) -> None:
-        if not self._segments or self._segments[-1].stop == CHUNK_ROWS:
-            self._segments.append(Segment(Chunk.empty(self.view.space.width), 0, 0, None, 0, 0.0))
+    def _append(self, keys: Sequence[RowKey], rows: Float32Array) -> None:
+        done = 0
+        while done < len(keys):
+            if not self._segments or self._segments[-1].stop == CHUNK_ROWS:
+                chunk = Chunk.empty(self.view.space.width)
+                self._segments.append(Segment(chunk, 0, 0, None, 0, 0.0))
+            room = CHUNK_ROWS - self._segments[-1].stop
+            self._fill_last(keys[done : done + room], rows[done : done + room])
+            done += room
+
+    def _fill_last(self, keys: Sequence[RowKey], rows: Float32Array) -> None:
         segment = self._segments[-1]
-        chunk, at = segment.chunk, segment.stop
-        chunk.matrix[at] = row
-        chunk.partitions[at] = key.partition
-        chunk.positions[at] = key.position
-        self._where[key] = (len(self._segments) - 1, at)
+        chunk, start, stop = segment.chunk, segment.stop, segment.stop + len(keys)
+        chunk.matrix[start:stop] = rows
+        chunk.partitions[start:stop] = [key.partition for key in keys]
+        chunk.positions[start:stop] = [key.position for key in keys]
+        last = len(self._segments) - 1
+        self._where.update((key, (last, start + at)) for at, key in enumerate(keys))
+        live = segment.live
         self._segments[-1] = Segment(
             chunk,
             segment.start,
-            at + 1,
-            None if segment.live is None else np.append(segment.live, True),
-            segment.size + 1,
-            max(segment.norm, math.sqrt(float(row @ row))),
+            stop,
+            None if live is None else np.append(live, np.ones(len(keys), dtype=bool)),
+            segment.size + len(keys),
+            max(segment.norm, math.sqrt(float(np.einsum("ij,ij->i", rows, rows).max()))),
         )
 
     def _removed_rows(self, removed: Sequence[RowKey]) -> dict[int, list[int]]:
@@ -224,15 +235,12 @@ class Index:
             (kept if dense else sparse).append(segment)
         rebuilt = Index(self.view.space)
         for segment in (s for s in sparse if s.size):
-            for row in _live_rows(segment):
-                chunk = segment.chunk
-                key = RowKey(int(chunk.partitions[row]), int(chunk.positions[row]))
-                rebuilt._append(key, chunk.matrix[row])
+            rebuilt._append(_keys(segment), segment.chunk.matrix[_live_rows(segment)])
         self._segments = kept + rebuilt._segments + self._segments[-1:]
         self._where = {
-            RowKey(int(segment.chunk.partitions[row]), int(segment.chunk.positions[row])): (at, row)
+            key: (at, row)
             for at, segment in enumerate(self._segments)
-            for row in _live_rows(segment)
+            for key, row in zip(_keys(segment), _live_rows(segment), strict=True)
         }
 
 
@@ -241,6 +249,12 @@ def _live_rows(segment: Segment) -> list[int]:
         return list(range(segment.start, segment.stop))
     rows: list[int] = (np.flatnonzero(segment.live) + segment.start).tolist()
     return rows
+
+
+def _keys(segment: Segment) -> list[RowKey]:
+    rows, chunk = _live_rows(segment), segment.chunk
+    columns = chunk.partitions[rows].tolist(), chunk.positions[rows].tolist()
+    return [RowKey(*key) for key in zip(*columns, strict=True)]
 
 
 def _without(segment: Segment, rows: Sequence[int]) -> Segment:

@@ -92,9 +92,9 @@ def serve(
 
     settings = BufferConfig.load(config)
     code = serve_until_stopped(
-        log,
         path or settings.persistence_path,
         settings,
+        log=log,
         listen=listen,
         insecure_listen=insecure_listen,
         on_listening=lambda address: _print(
@@ -184,7 +184,7 @@ def health(
 
     Example: relive health localhost:50051
     """
-    from relive.index_service.server import health as ask
+    from relive.index_service.rpc_health import health as ask
 
     status = ask(target, timeout_s)
     _print(as_json, {"status": status}, status)

@@ -30,6 +30,21 @@ def to_json(field: str, value: object) -> str:
     return orjson.dumps(value).decode("utf-8")
 
 
+def check_json(field: str, text: str, kind: type) -> None:
+    """Refuse JSON text that `to_json` would not have written.
+
+    Raises:
+        InvalidExperience: not JSON, not of the kind, or something `to_json` refuses.
+    """
+    try:
+        value = orjson.loads(text)
+    except ValueError as error:
+        raise InvalidExperience(field, text, "must be JSON") from error
+    if not isinstance(value, kind):
+        raise InvalidExperience(field, text, f"must be a JSON {kind.__name__}")
+    _check(field, value, 0)
+
+
 def from_json(text: str) -> Document:
     """The document in JSON text written by `to_json`."""
     value: Document = orjson.loads(text)

@@ -14,7 +14,7 @@ would count twice, 0.7 and 0.3 as 0.84 and 0.16.) A query's own weights scale it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -98,24 +98,41 @@ class EmbeddingSpace:
 
     def row(self, visual: Float32Array | None, text: Float32Array | None) -> Float32Array:
         """The index row of an experience: float32 of shape (width,)."""
-        if self.mode is HybridMode.AVERAGE:
-            average = self._average(_float64(visual), _float64(text), *self._weights(None, None))
-            parts = [(1.0, average)]
-        else:
-            parts = list(zip(self._scales, self._halves(visual, text), strict=True))
-        row = np.zeros(self.width, dtype=np.float32)
-        at = 0
-        for place, (scale, part) in enumerate(parts):
-            row[at : at + len(part)] = scale * part
-            at += len(part)
-            if self.metric is Metric.EUCLIDEAN:
-                row[self.vector_width + place] = part @ part
+        row: Float32Array = self.rows([visual], [text])[0]
         return row
 
-    def _halves(
-        self, visual: Float32Array | None, text: Float32Array | None
-    ) -> tuple[Float64Array, Float64Array]:
-        return self._part(0, _float64(visual)), self._part(1, _float64(text))
+    def rows(
+        self, visual: Sequence[Float32Array | None], text: Sequence[Float32Array | None]
+    ) -> Float32Array:
+        """The index rows of experiences: float32 of shape (n, width)."""
+        halves = _stacked(visual, self.visual_dim), _stacked(text, self.text_dim)
+        if self.metric is Metric.COSINE:
+            halves = _unit_rows(halves[0]), _unit_rows(halves[1])
+        parts = list(zip(self._scales, halves, strict=True))
+        if self.mode is HybridMode.AVERAGE:
+            given = [[half is not None for half in visual], [half is not None for half in text]]
+            parts = [(1.0, self._average_rows(halves, np.array(given)))]
+        rows = np.empty((len(visual), self.width), dtype=np.float32)
+        at = 0
+        for place, (scale, half) in enumerate(parts):
+            rows[:, at : at + half.shape[1]] = scale * half
+            at += half.shape[1]
+            if self.metric is Metric.EUCLIDEAN:
+                rows[:, self.vector_width + place] = _squared_lengths(half)
+        return rows
+
+    def _average_rows(
+        self, halves: tuple[Float64Array, Float64Array], given: npt.NDArray[np.bool_]
+    ) -> Float64Array:
+        weights = np.array(self._weights(None, None))[:, None] * given
+        total = np.zeros((given.shape[1], self.vector_width))
+        for weight, half in zip(weights, halves, strict=True):
+            if half.shape[1]:
+                total += weight[:, None] * half
+        if self.metric is Metric.COSINE:
+            return _unit_rows(total)
+        weight = weights.sum(axis=0)
+        return total / np.where(weight > 0.0, weight, 1.0)[:, None]
 
     def query(
         self,
@@ -257,8 +274,19 @@ def _squared_lengths(rows: Float64Array) -> Float64Array:
     return lengths
 
 
-def _float64(vector: Float32Array | None) -> Float64Array | None:
-    return None if vector is None else vector.astype(np.float64)
+def _stacked(vectors: Sequence[Float32Array | None], dim: int) -> Float64Array:
+    """The vectors as float64 rows of shape (n, dim); zeros where one is missing."""
+    rows = np.zeros((len(vectors), dim))
+    for at, vector in enumerate(vectors):
+        if vector is not None:
+            rows[at] = vector
+    return rows
+
+
+def _unit_rows(rows: Float64Array) -> Float64Array:
+    lengths = np.sqrt(_squared_lengths(rows))
+    unit: Float64Array = rows / np.where(lengths > 0.0, lengths, 1.0)[:, None]
+    return unit
 
 
 def _unit(vector: Float64Array) -> Float64Array:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from relive.core.document import check_unicode, from_json, to_json
+from relive.core.document import check_json, check_unicode, from_json, to_json
 from relive.core.settings import MAX_DIM
 from relive.errors import FieldError, InvalidExperience
 from relive.schemas.events import ExperienceRecorded
@@ -169,6 +169,13 @@ def check_recorded(event: ExperienceRecorded) -> None:
     confidence("model_confidence", event.model_confidence)
     if event.initial_priority is not None:
         not_negative("initial_priority", event.initial_priority)
+    _timestamp(event.event_time_us)
+    if event.step is not None:
+        _whole("step", event.step, 0)
+    # An experience that cannot be read back would fail every search that finds it.
+    check_json("trajectory", event.trajectory, list)
+    check_json("final_answer", event.final_answer, object)
+    check_json("metadata", event.metadata, dict)
 
 
 # Fields a later schema adds must enter only when they differ from their default, so that the

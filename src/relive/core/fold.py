@@ -91,7 +91,16 @@ class _Conflict(Exception):
     """The event contradicts the state; it goes to quarantine."""
 
 
-def fold(state: PartitionState, raw: bytes, position: int) -> list[Change]:
+class Prepared(NamedTuple):
+    """An experience's event, checked, with the digest of its content."""
+
+    event: ExperienceRecorded
+    content: bytes
+
+
+def fold(
+    state: PartitionState, raw: bytes, position: int, prepared: Prepared | None = None
+) -> list[Change]:
     """Fold the record at a position into the state; says what changed, in order.
 
     An event that is not readable or not acceptable changes nothing but the quarantine.
@@ -100,24 +109,30 @@ def fold(state: PartitionState, raw: bytes, position: int) -> list[Change]:
         state: of the record's partition, at or before the position.
         raw: the record's value.
         position: the record's position.
+        prepared: what `raw` encodes, from whoever encoded it; saves decoding and checking again.
     """
     assert position >= state.position, (position, state.position)
     try:
-        event = decode(raw)
+        event = decode(raw) if prepared is None else prepared.event
     except UndecodableEvent as refused:
         changes = _set_aside(state, position, raw, refused)
     else:
-        changes = _fold_new(state, event, position, raw)
+        changes = _fold_new(state, event, position, raw, prepared)
     state.position = position + 1
     return changes
 
 
-def _fold_new(state: PartitionState, event: Event, position: int, raw: bytes) -> list[Change]:
+def _fold_new(
+    state: PartitionState, event: Event, position: int, raw: bytes, prepared: Prepared | None
+) -> list[Change]:
     if event.event_id in state.recent:
         state.counters.repeats += 1
         return []
     try:
-        changes = _FOLDS[type(event)](state, event, position, raw)
+        if isinstance(event, ExperienceRecorded):
+            changes = _experience_recorded(state, prepared or _checked(event), position, raw)
+        else:
+            changes = _FOLDS[type(event)](state, event, raw)
     except (FieldError, _Conflict) as refused:
         changes = _set_aside(state, position, raw, refused)
     state.recent.add(event.event_id)
@@ -132,18 +147,22 @@ def _set_aside(
     return [Quarantined(state.partition, position, str(refused))]
 
 
+def _checked(event: ExperienceRecorded) -> Prepared:
+    check_recorded(event)
+    return Prepared(event, content_digest(event))
+
+
 # Each of these refuses (raises) before it changes the state.
 
 
 def _experience_recorded(
-    state: PartitionState, event: ExperienceRecorded, position: int, raw: bytes
+    state: PartitionState, prepared: Prepared, position: int, raw: bytes
 ) -> list[Change]:
-    check_recorded(event)
+    event, content = prepared
     at_home = partition_of(event.experience_id, state.partitions)
     if at_home != state.partition:
         raise _Conflict(f"experience {event.experience_id!r} belongs to partition {at_home}")
     dims = _dimensions_with(state.settings, event)
-    content = content_digest(event)
     known = state.row(event.experience_id)
     if known is not None:
         if known.content == content:
@@ -158,6 +177,7 @@ def _experience_recorded(
         position=position,
         experience_id=event.experience_id,
         event_time_us=event.event_time_us,
+        ordinal=state.counters.additions,
         content=content,
         total_reward=event.total_reward,
         model_confidence=event.model_confidence,
@@ -191,9 +211,7 @@ def _dimensions_with(
     return dims[0], dims[1]
 
 
-def _outcome_reported(
-    state: PartitionState, event: OutcomeReported, position: int, raw: bytes
-) -> list[Change]:
+def _outcome_reported(state: PartitionState, event: OutcomeReported, raw: bytes) -> list[Change]:
     checked_id("experience_id", event.experience_id)
     if event.retrieval_id is not None:
         checked_id("retrieval_id", event.retrieval_id)
@@ -231,7 +249,7 @@ def _with_outcome(state: PartitionState, row: Row, event: OutcomeReported) -> Ro
 
 
 def _experiences_retrieved(
-    state: PartitionState, event: ExperiencesRetrieved, position: int, raw: bytes
+    state: PartitionState, event: ExperiencesRetrieved, raw: bytes
 ) -> list[Change]:
     checked_id("retrieval_id", event.retrieval_id)
     register = _register(event.retrieval_id, cited=True)
@@ -249,9 +267,7 @@ def _experiences_retrieved(
     return changes
 
 
-def _priority_updated(
-    state: PartitionState, event: PriorityUpdated, position: int, raw: bytes
-) -> list[Change]:
+def _priority_updated(state: PartitionState, event: PriorityUpdated, raw: bytes) -> list[Change]:
     priority = not_negative("priority", event.priority)
     row = state.row(event.experience_id)
     if row is None:
@@ -267,7 +283,7 @@ def _priority_updated(
 
 
 def _experience_retired(
-    state: PartitionState, event: ExperienceRetired, position: int, raw: bytes
+    state: PartitionState, event: ExperienceRetired, raw: bytes
 ) -> list[Change]:
     row = state.row(event.experience_id)
     if row is None:
@@ -277,18 +293,14 @@ def _experience_retired(
     return [Removed(row, Cause.RETIRED)]
 
 
-def _buffer_cleared(
-    state: PartitionState, event: BufferCleared, position: int, raw: bytes
-) -> list[Change]:
+def _buffer_cleared(state: PartitionState, event: BufferCleared, raw: bytes) -> list[Change]:
     for row in list(state.rows()):
         state.remove_row(row)
     state.counters.clears += 1
     return [Cleared(state.partition)]
 
 
-def _settings_changed(
-    state: PartitionState, event: SettingsChanged, position: int, raw: bytes
-) -> list[Change]:
+def _settings_changed(state: PartitionState, event: SettingsChanged, raw: bytes) -> list[Change]:
     settings = checked_settings(settings_from(event), state.partitions)
     dims = {}
     for name in ("visual_dim", "text_dim"):
@@ -317,8 +329,7 @@ def _register(name: str | None, *, cited: bool) -> bytes:
     return hash16(f"{'retrieval' if cited else 'source'}:{name}")
 
 
-_FOLDS: dict[type[Event], Callable[[PartitionState, Any, int, bytes], list[Change]]] = {
-    ExperienceRecorded: _experience_recorded,
+_FOLDS: dict[type[Event], Callable[[PartitionState, Any, bytes], list[Change]]] = {
     OutcomeReported: _outcome_reported,
     ExperiencesRetrieved: _experiences_retrieved,
     PriorityUpdated: _priority_updated,

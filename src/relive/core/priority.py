@@ -10,6 +10,7 @@ priority or a trainer's update. (docs/ARCHITECTURE.md, "Priority".)
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ def ageless_priority(
     """The priority before its age counts and before the floor."""
     if given is not None:
         return given
-    return weights.confidence * (1.0 - confidence) + weights.reward * abs(total_reward)
+    ageless = weights.confidence * (1.0 - confidence) + weights.reward * abs(total_reward)
+    return min(ageless, sys.float_info.max)
 
 
 def value_factor(outcomes: int, success_rate: float) -> float:
@@ -54,7 +56,8 @@ def priorities_at(
         now_us: the moment, microseconds since the epoch.
     """
     age_s: Any = np.maximum(now_us - event_time_us, 0) / 1e6
-    p_age = np.exp2(-age_s / weights.half_life_s) - 1.0
+    with np.errstate(over="ignore"):  # many half-lives: the term is at its end
+        p_age = np.exp2(-age_s / weights.half_life_s) - 1.0
     priorities: FloatArray = np.maximum(ageless + weights.age * p_age, weights.floor) * factor
     return priorities
 

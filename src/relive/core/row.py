@@ -9,7 +9,7 @@ from typing import NamedTuple
 from relive.core.priority import ageless_priority, value_factor
 from relive.core.settings import PriorityWeights
 
-_FIXED = struct.Struct("<q16sdddIIII")
+_FIXED = struct.Struct("<qQ16sdddIIII")
 
 
 class Row(NamedTuple):
@@ -19,6 +19,8 @@ class Row(NamedTuple):
         partition, position: the record that recorded it.
         experience_id: its id.
         event_time_us: when it happened, microseconds since the epoch.
+        ordinal: how many experiences its partition had recorded before; brings the order of rows
+            into the digest, which positions are kept out of.
         content: `content_digest` of its event.
         total_reward, model_confidence: raw inputs of its priority.
         given_priority: the caller's initial priority, or a trainer's update; NaN for none.
@@ -32,6 +34,7 @@ class Row(NamedTuple):
     position: int
     experience_id: str
     event_time_us: int
+    ordinal: int
     content: bytes
     total_reward: float
     model_confidence: float
@@ -61,6 +64,7 @@ def pack_row(row: Row) -> bytes:
     """The row without its place in the log."""
     return _FIXED.pack(
         row.event_time_us,
+        row.ordinal,
         row.content,
         row.total_reward,
         row.model_confidence,
@@ -74,12 +78,13 @@ def pack_row(row: Row) -> bytes:
 
 def unpack_row(partition: int, position: int, packed: bytes) -> Row:
     """The row that `pack_row` packed."""
-    event_time_us, content, reward, confidence, given, *counts = _FIXED.unpack_from(packed)
+    event_time_us, ordinal, content, reward, confidence, given, *counts = _FIXED.unpack_from(packed)
     return Row(
         partition,
         position,
         packed[_FIXED.size :].decode("utf-8"),
         event_time_us,
+        ordinal,
         content,
         reward,
         confidence,

@@ -22,8 +22,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any, NamedTuple
 
 from relive.core.recent_ids import RecentIds, unpack_ids
@@ -37,6 +39,7 @@ FOLD_VERSION = 1
 
 RECENT_CHUNK = 1_000
 MAX_REASON_BYTES = 1_000
+OLDEST_AHEAD = 1_000
 
 _PARTITION = struct.Struct(">H")
 _NUMBER = struct.Struct(">Q")
@@ -117,6 +120,7 @@ class PartitionState:
         self.recent = RecentIds()
         self._next_parked = 0
         self._oldest_hint = 0
+        self._oldest: deque[int] = deque()
         self._digest = 0
         self._saved_recent_end = 0
         self._saved_recent_start = 0
@@ -181,8 +185,8 @@ class PartitionState:
     def digest(self) -> str:
         """32 hexadecimal digits that are equal for equal states, wherever the records lie.
 
-        Rows, uses and parked outcomes enter as a sum of hashes, so that it can be kept up to date
-        by adding and subtracting (Bellare and Micciancio's AdHash).
+        Rows, uses, parked outcomes and quarantined events enter as a sum of hashes, so that it
+        can be kept up to date by adding and subtracting (Bellare and Micciancio's AdHash).
         """
         counters = asdict(self.counters)
         del counters["repeats"]  # how often something was sent again changes nothing else
@@ -262,10 +266,17 @@ class PartitionState:
             row = self.row_at(_NUMBER.unpack(key[-8:])[0])
             assert row is not None
             return row
-        row = next(self.rows())
-        # All rows before it are gone, and none will come: positions rise.
-        self._oldest_hint = row.position
-        return row
+        while True:
+            if not self._oldest:
+                # Many at once: every scan has to put the tail's keys in order first.
+                self._oldest.extend(row.position for row in islice(self.rows(), OLDEST_AHEAD))
+            position = self._oldest.popleft()
+            row = self.row_at(position)
+            if row is not None:
+                # All rows before it are gone, and none will come: positions rise.
+                self._oldest_hint = position
+                self._oldest.appendleft(position)
+                return row
 
     # Uses
 
@@ -330,6 +341,7 @@ class PartitionState:
         said = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
         value = _PARTITION.pack(len(said)) + said + raw
         self._tables.put(Table.QUARANTINE, self._number_key(position), value)
+        self._add_to_digest(raw)
         self.counters.quarantined += 1
 
     def quarantined(self) -> Iterator[tuple[int, str, bytes]]:

@@ -6,7 +6,7 @@ a store implements it, and a `Tail` implements it over a store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -52,6 +52,10 @@ class NoState:
         return iter(())
 
 
+# Scanned so often that their keys are kept in order; the others are put in order when scanned.
+_ORDERED = frozenset({Table.WEAKEST, Table.USES, Table.PARKED, Table.PARKED_ORDER})
+
+
 class Tail:
     """A changed view of other tables, which stay as they are.
 
@@ -60,7 +64,7 @@ class Tail:
 
     def __init__(self, below: KeyValues) -> None:
         self._below = below
-        self._changes: dict[Table, SortedDict] = {table: SortedDict() for table in Table}
+        self._changes = _no_changes()
 
     @property
     def changes(self) -> Changes:
@@ -70,28 +74,29 @@ class Tail:
     def get(self, table: Table, key: bytes) -> bytes | None:
         changed = self._changes[table]
         if key in changed:
-            value: bytes | None = changed[key]
-            return value
+            return changed[key]
         return self._below.get(table, key)
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         changed = self._changes[table]
-        mine = iter([(k, changed[k]) for k in changed.irange(start, stop, inclusive=(True, False))])
+        if isinstance(changed, SortedDict):
+            keys = list(changed.irange(start, stop, inclusive=(True, False)))
+        else:
+            keys = sorted(key for key in changed if start <= key < stop)
         theirs = self._below.scan(table, start, stop)
-        my_next = next(mine, None)
         their_next = next(theirs, None)
-        while my_next is not None or their_next is not None:
-            if my_next is None or (their_next is not None and their_next[0] < my_next[0]):
-                assert their_next is not None
+        for key in keys:
+            while their_next is not None and their_next[0] < key:
                 yield their_next
                 their_next = next(theirs, None)
-                continue
-            if their_next is not None and their_next[0] == my_next[0]:
+            if their_next is not None and their_next[0] == key:
                 their_next = next(theirs, None)
-            key, value = my_next
+            value = changed[key]
             if value is not None:
                 yield key, value
-            my_next = next(mine, None)
+        while their_next is not None:
+            yield their_next
+            their_next = next(theirs, None)
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         """Set a key."""
@@ -106,4 +111,8 @@ class Tail:
 
         Readers that already hold the old changes finish on them.
         """
-        self._changes = {table: SortedDict() for table in Table}
+        self._changes = _no_changes()
+
+
+def _no_changes() -> dict[Table, MutableMapping[bytes, bytes | None]]:
+    return {table: SortedDict() if table in _ORDERED else {} for table in Table}

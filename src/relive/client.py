@@ -1,0 +1,332 @@
+"""The client: the read methods of the embedded buffer, and reports of outcomes, over RPC."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from relive.core.experience import Experience, VectorLike, embedding_bytes
+from relive.core.results import (
+    BufferStats,
+    MinPositions,
+    SampleBatch,
+    SearchResult,
+    Token,
+)
+from relive.errors import BufferClosed, FieldError, InvalidConfig, InvalidExperience, InvalidQuery
+from relive.index_service.rpc_errors import error_from
+from relive.index_service.rpc_health import health
+from relive.index_service.rpc_messages import (
+    MAX_MESSAGE_BYTES,
+    SERVICE,
+    buffer_stats,
+    experience_of,
+    freshness,
+    sample_batch,
+    search_result,
+    token_of,
+)
+from relive.producers.compose import new_source
+from relive.schemas import index_pb2 as pb
+
+__all__ = ["Client", "health"]
+
+# A service that restarts is found again within moments.
+_RECONNECT_MS = (100, 2_000)
+
+
+class Client:
+    """An index service, with the read methods, results and errors of `ExperienceBuffer`.
+
+    Every method may be called from any thread, and ends within its timeout. It connects with the
+    first call, and again after the service was restarted.
+
+    A read answers at the positions that the service has reached, which may lie behind what was
+    written a moment ago. `min_positions` makes it wait: it takes the token of a write (of a
+    `Publisher`, or of `report_outcome`), several of them, or the `positions` of another result.
+
+    Args:
+        target: HOST:PORT.
+        timeout_s: of every call that names none.
+        max_message_bytes: of a request or a reply.
+
+    Raises:
+        InvalidConfig: names the argument.
+
+    Every method raises, besides what `ExperienceBuffer` raises:
+        NotCaughtUp: `min_positions` were not reached within the timeout.
+        ServiceUnavailable: it cannot be reached, is recovering or is stopping.
+        ConsumerStopped: the service no longer follows the log.
+        DeadlineExceeded: what became of the call is unknown.
+        BufferClosed: this client is closed.
+        ServiceFailed: it failed in a way it did not expect.
+    """
+
+    def __init__(
+        self, target: str, *, timeout_s: float = 10.0, max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        if not isinstance(target, str) or not target:
+            raise InvalidConfig("target", target, "must be HOST:PORT")
+        self._target = target
+        self._timeout_s = _checked_timeout(timeout_s, InvalidConfig)
+        self._source = new_source()
+        self._closed = False
+        first, longest = _RECONNECT_MS
+        self._channel = grpc.insecure_channel(
+            target,
+            options=[
+                ("grpc.max_receive_message_length", max_message_bytes),
+                ("grpc.max_send_message_length", max_message_bytes),
+                ("grpc.initial_reconnect_backoff_ms", first),
+                ("grpc.min_reconnect_backoff_ms", first),
+                ("grpc.max_reconnect_backoff_ms", longest),
+            ],
+        )
+        self._search = self._method("Search", pb.SearchReply)
+        self._sample = self._method("Sample", pb.SampleReply)
+        self._get = self._method("Get", pb.GetReply)
+        self._stats = self._method("Stats", pb.StatsReply)
+        self._report_outcome = self._method("ReportOutcome", pb.ReportOutcomeReply)
+
+    def search(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> SearchResult:
+        """The min(k, live) nearest experiences, nearest first.
+
+        Args:
+            visual, text: one-dimensional; at least one is given.
+            k: 0 to 100,000.
+            visual_weight, text_weight: instead of the configured ones, for this query.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+
+        Raises:
+            InvalidQuery: names the argument; also when the reply would be too large.
+        """
+        request = pb.SearchRequest(
+            freshness=_freshness(min_positions),
+            visual=embedding_bytes("visual", visual, InvalidQuery),
+            text=embedding_bytes("text", text, InvalidQuery),
+            k=_whole("k", k),
+            visual_weight=_number("visual_weight", visual_weight),
+            text_weight=_number("text_weight", text_weight),
+        )
+        return search_result(self._call("search", self._search, request, timeout_s))
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = "prioritized",
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> SampleBatch:
+        """n experiences, drawn by priority.
+
+        Args:
+            n: 0 to 100,000; without replacement, at most every live one is returned.
+            seed: the same gives the same batch at the same positions and time, on any replica.
+            replace: whether one may be drawn more than once.
+            now: the time of the priorities, seconds since the epoch; the service's by default.
+            alpha, beta: see `relive.core.sampling`.
+            strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+
+        Raises:
+            InvalidQuery: names the argument; also when the reply would be too large.
+        """
+        request = pb.SampleRequest(
+            freshness=_freshness(min_positions),
+            n=_whole("n", n),
+            seed=None if seed is None else _whole("seed", seed),
+            replace=bool(replace),
+            now=_number("now", now),
+            alpha=_number("alpha", alpha),
+            beta=_number("beta", beta),
+            strategy=_text("strategy", strategy, InvalidQuery),
+        )
+        return sample_batch(self._call("sample", self._sample, request, timeout_s))
+
+    def get(
+        self,
+        experience_id: str,
+        *,
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> Experience | None:
+        """An experience with what has come of it, or None.
+
+        Args:
+            experience_id: of the experience.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+        """
+        request = pb.GetRequest(
+            freshness=_freshness(min_positions), id=_text("id", experience_id, InvalidQuery)
+        )
+        reply = self._call("get", self._get, request, timeout_s)
+        return experience_of(reply.experience) if reply.HasField("experience") else None
+
+    def stats(
+        self, *, min_positions: MinPositions | None = None, timeout_s: float | None = None
+    ) -> BufferStats:
+        """What is in the buffer and what happened to it.
+
+        Args:
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+        """
+        request = pb.StatsRequest(freshness=_freshness(min_positions))
+        return buffer_stats(self._call("stats", self._stats, request, timeout_s))
+
+    def report_outcome(
+        self,
+        retrieval_id: str | None,
+        experience_id: str,
+        *,
+        success: bool,
+        reward: float | None = None,
+        revision: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Token:
+        """Say how a use of an experience turned out; durable on return.
+
+        Args:
+            retrieval_id: of the search or sample that returned it; None if there was none.
+            experience_id: of the experience.
+            success: whether using it helped.
+            reward: what it brought.
+            revision: of several reports about one retrieval, the highest holds; by default, time.
+            timeout_s: of this call.
+
+        Returns:
+            where it is recorded; as `min_positions`, it makes a later read include it.
+
+        Raises:
+            InvalidExperience: names the argument.
+            LogUnavailable, DeadlineExceeded, ServiceUnavailable: it may or may not have been
+                recorded; reporting it again is safe.
+        """
+        request = pb.ReportOutcomeRequest(
+            retrieval_id=None
+            if retrieval_id is None
+            else _text("retrieval_id", retrieval_id, InvalidExperience),
+            experience_id=_text("experience_id", experience_id, InvalidExperience),
+            success=_flag("success", success),
+            reward=_number("reward", reward, InvalidExperience),
+            revision=None if revision is None else _whole("revision", revision, InvalidExperience),
+            source=self._source,
+        )
+        reply = self._call("report_outcome", self._report_outcome, request, timeout_s)
+        return token_of(experience_id, reply)
+
+    def close(self) -> None:
+        """Disconnect; calls that run end with `BufferClosed`. Safe to call twice."""
+        self._closed = True
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._target!r}{', closed' if self._closed else ''})"
+
+    def _method(self, name: str, reply: Any) -> Any:
+        return self._channel.unary_unary(
+            f"/{SERVICE}/{name}",
+            request_serializer=lambda request: request.SerializeToString(),
+            response_deserializer=reply.FromString,
+        )
+
+    def _call(self, name: str, method: Any, request: Any, timeout_s: float | None) -> Any:
+        if timeout_s is None:
+            timeout_s = self._timeout_s
+        else:
+            timeout_s = _checked_timeout(timeout_s, InvalidQuery)
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as failure:
+            if self._closed:
+                raise BufferClosed("the client") from failure
+            raise error_from(failure, name, timeout_s) from failure
+        except ValueError as failure:  # of gRPC, for a closed channel
+            if self._closed:
+                raise BufferClosed("the client") from failure
+            raise
+
+
+# What a message cannot carry is refused here; everything else, by the service.
+
+
+def _checked_timeout(timeout_s: object, error: type[FieldError]) -> float:
+    if (
+        isinstance(timeout_s, bool)
+        or not isinstance(timeout_s, Real)
+        or not math.isfinite(timeout_s)
+        or timeout_s <= 0
+    ):
+        raise error("timeout_s", timeout_s, "must be a finite number of seconds above 0")
+    return float(timeout_s)
+
+
+def _freshness(min_positions: MinPositions | None) -> Any:
+    return None if min_positions is None else freshness(min_positions)
+
+
+def _whole(name: str, value: object, error: type[FieldError] = InvalidQuery) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise error(name, value, "must be a whole number")
+    whole = int(value)
+    if not -(2**63) <= whole < 2**63:
+        raise error(name, value, "must fit 64 bits")
+    return whole
+
+
+def _number(name: str, value: object, error: type[FieldError] = InvalidQuery) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise error(name, value, "must be a number")
+    return float(value)
+
+
+def _text(name: str, value: object, error: type[FieldError]) -> str:
+    if not isinstance(value, str):
+        raise error(name, value, "must be text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as cause:
+        raise error(name, value, "must be valid unicode") from cause
+    return value
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidExperience(name, value, "must be True or False")
+    return value

@@ -1,0 +1,184 @@
+"""How the Kafka log talks to the cluster apart from records: settings, requests, errors."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Hashable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from relive.errors import BufferClosed, InvalidConfig, LogUnavailable
+
+log = logging.getLogger("relive.log.kafka")
+
+
+class ClientLogger:
+    """Where librdkafka's messages go instead of to standard error.
+
+    At info level at most: it reports every attempt to connect as an error, every second while a
+    broker is down, and a call that fails because of it says so itself.
+    """
+
+    def log(self, level: int, message: str, *arguments: object) -> None:
+        log.log(min(level, logging.INFO), message, *arguments)
+
+
+# How long a wait goes on without a look at whether the log was closed meanwhile.
+SLICE_S = 0.1
+
+_RETRY_PAUSE_S = 0.05
+_ATTEMPT_MIN_S = 0.1
+_REFRESH_MAX_S = 1.0
+
+# What passes by itself: restarts, elections, brokers that don't know yet what the controller does.
+_TRANSIENT = frozenset(
+    {
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_CONTROLLER,
+        KafkaError.OFFSET_NOT_AVAILABLE,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.STALE_BROKER_EPOCH,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+    }
+)
+
+Key = TypeVar("Key", bound=Hashable)
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the brokers are and how long they may take to answer.
+
+    Attributes:
+        brokers: HOST:PORT[,HOST:PORT…].
+        timeout_s: what one call of the log may take.
+        extra: the user's librdkafka properties, such as those for TLS.
+        closed: set when the log is closed; ends every wait.
+    """
+
+    brokers: str
+    timeout_s: float
+    extra: Mapping[str, str]
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def client_settings(self, **special: Any) -> dict[str, Any]:
+        """librdkafka's properties for any client, with those of one kind (`_` for `.`) added.
+
+        Raises:
+            InvalidConfig: the user set a property that the log decides.
+        """
+        timeout_ms = max(1_000, int(self.timeout_s * 1_000))
+        ours = {
+            "bootstrap.servers": self.brokers,
+            "client.id": "relive",
+            "allow.auto.create.topics": False,
+            # By default a client of a broker that was down for a while waits up to 10 s.
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 500,
+            # A broker that froze, or whose machine is gone, is given up after this; default 60 s.
+            "socket.timeout.ms": timeout_ms,
+            "socket.connection.setup.timeout.ms": timeout_ms,
+            "socket.keepalive.enable": True,
+            "socket.nagle.disable": True,
+            **{name.replace("_", "."): value for name, value in special.items()},
+        }
+        for name, value in self.extra.items():
+            if name in ours:
+                raise InvalidConfig(name, value, "is decided by the log and cannot be set")
+        return {**self.extra, **ours}
+
+    def deadline(self) -> float:
+        """When a call that starts now has to end, by the monotonic clock."""
+        return time.monotonic() + self.timeout_s
+
+    def check_open(self) -> None:
+        if self.closed.is_set():
+            raise BufferClosed("the log")
+
+    def unavailable(self, error: object) -> LogUnavailable:
+        return LogUnavailable(f"Kafka at {self.brokers} does not answer as it should: {error}")
+
+
+class Admin:
+    """Asks the cluster, in finite time; may be called from any thread.
+
+    Raises:
+        InvalidConfig: librdkafka refuses a property.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        settings = cluster.client_settings()
+        try:
+            self._client = AdminClient(settings, logger=ClientLogger())
+        except KafkaException as error:
+            raise InvalidConfig(
+                "log", cluster.brokers, f"Kafka's client refuses it: {error}"
+            ) from None
+
+    def ask(
+        self,
+        request: Callable[[AdminClient, float], Mapping[Key, Future[Answer]]],
+        deadline: float,
+        expected: frozenset[int] = frozenset(),
+    ) -> dict[Key, Answer]:
+        """All answers to a request; what passes by itself is tried again until the deadline.
+
+        Args:
+            request: takes the client and the seconds it may take, returns a future for each part.
+            expected: error codes that the caller wants to see.
+
+        Raises:
+            KafkaException: an expected error.
+            LogUnavailable: any other error, or no answer in time.
+            BufferClosed: the log was closed meanwhile.
+        """
+        while True:
+            # Half of it, so that another broker can be asked if this one is frozen.
+            left = max(_ATTEMPT_MIN_S, (deadline - time.monotonic()) / 2)
+            self._client.poll(0)  # passes on what librdkafka logs
+            try:
+                parts = request(self._client, left)
+                return {key: self._result(part, deadline) for key, part in parts.items()}
+            except KafkaException as exception:
+                error: KafkaError = exception.args[0]
+                if error.code() in expected:
+                    raise
+                if error.code() not in _TRANSIENT or time.monotonic() >= deadline:
+                    raise self.cluster.unavailable(error) from exception
+            self.pause()
+
+    def refresh(self, topic: str, deadline: float) -> None:
+        """Forget who leads the topic's partitions: the client would go on asking the old leader."""
+        left = max(_ATTEMPT_MIN_S, min(_REFRESH_MAX_S, deadline - time.monotonic()))
+        with suppress(KafkaException):
+            self._client.list_topics(topic, timeout=left)
+
+    def pause(self) -> None:
+        """A short time before something is tried again."""
+        self.cluster.closed.wait(_RETRY_PAUSE_S)
+        self.cluster.check_open()
+
+    def _result(self, part: Future[Answer], deadline: float) -> Answer:
+        while True:
+            self.cluster.check_open()
+            try:
+                return part.result(SLICE_S)
+            except TimeoutError:
+                # librdkafka keeps the time itself, so this is the second line of defence.
+                if time.monotonic() > deadline + 1.0:
+                    raise self.cluster.unavailable("no answer in time") from None
