@@ -1,0 +1,217 @@
+"""Messages of `index.proto` and the results they stand for, in both directions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from relive.core.document import from_json
+from relive.core.experience import Experience, Vector, vector_from
+from relive.core.results import (
+    BufferStats,
+    Hit,
+    MinPositions,
+    Positions,
+    SampleBatch,
+    SampledItem,
+    SearchResult,
+    Token,
+    positions_after,
+)
+from relive.errors import InvalidQuery
+from relive.schemas import index_pb2 as pb
+
+SERVICE = pb.DESCRIPTOR.services_by_name["Index"].full_name
+
+# 10,000 experiences with 768 + 768 dimensions.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+# Without the checks of `core.document`: what is encoded here was read from an event.
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+_OPTIONAL = (
+    "initial_priority",
+    "episode_id",
+    "step",
+    "input_uri",
+    "input_sha256",
+    "timestamp",
+    "priority",
+)
+_STATS = tuple(name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name != "basis")
+
+
+def fill(message: Any, experience: Experience) -> None:
+    """Put an experience that a read returned into an empty message.
+
+    In place: a message that is handed to the constructor of another is copied, vectors and all.
+    """
+    m, e = message, experience
+    m.id = e.id
+    m.question = e.question
+    m.trajectory = _to_json(e.trajectory)
+    m.total_reward = e.total_reward
+    m.model_confidence = e.model_confidence
+    m.final_answer = _to_json(e.final_answer)
+    m.metadata = _to_json(e.metadata)
+    m.retrieval_count = e.retrieval_count
+    m.success_count = e.success_count
+    m.success_rate = e.success_rate
+    if e.visual is not None:
+        m.visual = e.visual.tobytes()  # type: ignore[union-attr]
+    if e.text is not None:
+        m.text = e.text.tobytes()  # type: ignore[union-attr]
+    for name in _OPTIONAL:
+        value = getattr(e, name)
+        if value is not None:
+            setattr(m, name, value)
+
+
+def experience_of(message: Any) -> Experience:
+    """The experience in a message."""
+    m = message
+    has = m.HasField
+    return Experience(
+        id=m.id,
+        visual=vector_from(m.visual) if has("visual") else None,
+        text=vector_from(m.text) if has("text") else None,
+        question=m.question,
+        trajectory=from_json(m.trajectory),  # type: ignore[arg-type]
+        total_reward=m.total_reward,
+        model_confidence=m.model_confidence,
+        final_answer=from_json(m.final_answer),
+        metadata=from_json(m.metadata),  # type: ignore[arg-type]
+        initial_priority=m.initial_priority if has("initial_priority") else None,
+        episode_id=m.episode_id if has("episode_id") else None,
+        step=m.step if has("step") else None,
+        input_uri=m.input_uri if has("input_uri") else None,
+        input_sha256=m.input_sha256 if has("input_sha256") else None,
+        timestamp=m.timestamp if has("timestamp") else None,
+        retrieval_count=m.retrieval_count,
+        success_count=m.success_count,
+        success_rate=m.success_rate,
+        priority=m.priority if has("priority") else None,
+    )
+
+
+def basis(
+    positions: Positions, epoch: int, *, degraded: bool = False, approximate: bool = False
+) -> Any:
+    """What an answer was computed on."""
+    return pb.Basis(
+        positions=dict(positions), epoch=epoch, degraded=degraded, approximate=approximate
+    )
+
+
+def search_reply(result: SearchResult) -> Any:
+    """The reply of a search result."""
+    reply = pb.SearchReply(
+        basis=basis(
+            result.positions,
+            result.epoch,
+            degraded=result.degraded,
+            approximate=result.approximate,
+        ),
+        retrieval_id=result.retrieval_id,
+    )
+    for hit in result.hits:
+        fill(reply.hits.add(score=hit.score).experience, hit.experience)
+    return reply
+
+
+def search_result(reply: Any) -> SearchResult:
+    """The result in the reply of a search."""
+    return SearchResult(
+        retrieval_id=reply.retrieval_id,
+        hits=tuple(
+            Hit(hit.experience.id, hit.score, experience_of(hit.experience)) for hit in reply.hits
+        ),
+        positions=dict(reply.basis.positions),
+        epoch=reply.basis.epoch,
+        approximate=reply.basis.approximate,
+        degraded=reply.basis.degraded,
+    )
+
+
+def sample_reply(batch: SampleBatch) -> Any:
+    """The reply of a sample."""
+    reply = pb.SampleReply(
+        basis=basis(batch.positions, batch.epoch, degraded=batch.degraded),
+        retrieval_id=batch.retrieval_id,
+        seed=batch.seed,
+        now=batch.now,
+    )
+    for item in batch.items:
+        added = reply.items.add(probability=item.probability, weight=item.weight)
+        fill(added.experience, item.experience)
+    return reply
+
+
+def sample_batch(reply: Any) -> SampleBatch:
+    """The batch in the reply of a sample."""
+    return SampleBatch(
+        retrieval_id=reply.retrieval_id,
+        items=tuple(
+            SampledItem(
+                item.experience.id, item.probability, item.weight, experience_of(item.experience)
+            )
+            for item in reply.items
+        ),
+        positions=dict(reply.basis.positions),
+        seed=reply.seed,
+        now=reply.now,
+        epoch=reply.basis.epoch,
+        degraded=reply.basis.degraded,
+    )
+
+
+def stats_reply(stats: BufferStats) -> Any:
+    """The reply of the statistics."""
+    return pb.StatsReply(
+        basis=basis(stats.positions, stats.epoch), **{name: getattr(stats, name) for name in _STATS}
+    )
+
+
+def buffer_stats(reply: Any) -> BufferStats:
+    """The statistics in a reply."""
+    return BufferStats(
+        epoch=reply.basis.epoch,
+        positions=dict(reply.basis.positions),
+        **{name: getattr(reply, name) for name in _STATS},
+    )
+
+
+def token_of(experience_id: str, reply: Any) -> Token:
+    """Where the reply of an outcome's report says that it is."""
+    return Token(experience_id, reply.partition, reply.position)
+
+
+def given(message: Any, name: str) -> Any:
+    """The value of an optional field, or None."""
+    return getattr(message, name) if message.HasField(name) else None
+
+
+def given_vector(message: Any, name: str) -> Vector | None:
+    """The embedding in a request's field, or None.
+
+    Raises:
+        InvalidQuery: its bytes are not whole float32 numbers.
+    """
+    raw = given(message, name)
+    if raw is not None and len(raw) % 4:
+        raise InvalidQuery(name, f"{len(raw)} bytes", "must be whole float32 numbers")
+    return vector_from(raw)
+
+
+def freshness(min_positions: MinPositions) -> Any:
+    """The request for an answer that includes what is wanted.
+
+    Raises:
+        InvalidQuery: it is neither tokens nor positions.
+    """
+    try:
+        return pb.Freshness(min_positions=positions_after(min_positions))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InvalidQuery(
+            "min_positions", min_positions, "must be tokens of writes, or positions of a result"
+        ) from error

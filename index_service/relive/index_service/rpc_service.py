@@ -1,0 +1,145 @@
+"""The methods of `index.proto` over an engine and its log; the server calls them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from relive.core.experience import checked_id
+from relive.core.sampling import Strategy
+from relive.errors import ConsumerStopped, InvalidQuery, ServiceUnavailable
+from relive.index_service.engine import Engine
+from relive.index_service.rpc_messages import (
+    basis,
+    fill,
+    given,
+    given_vector,
+    sample_reply,
+    search_reply,
+    stats_reply,
+)
+from relive.log import EventLog
+from relive.producers.compose import Composer, keyed_record
+from relive.schemas import index_pb2 as pb
+
+
+class IndexService:
+    """Answers requests. Every method may be called from any thread.
+
+    A read answers at the positions the engine has reached: asking the log for its end would cost a
+    round trip per read. Only a request with `min_positions` waits.
+
+    Args:
+        engine: recovered.
+        log: where outcomes go; the engine's.
+        max_waiting: calls that may wait for positions at the same time. They hold a thread each,
+            and others want to be answered meanwhile.
+    """
+
+    def __init__(self, engine: Engine, log: EventLog, max_waiting: int) -> None:
+        self._engine = engine
+        self._event_log = log
+        self._composer = Composer()
+        self._waiters = threading.Semaphore(max_waiting)
+
+    def search(self, request: Any, wait_s: float) -> Any:
+        """The `SearchReply` to a `SearchRequest`.
+
+        Raises:
+            as every method here: NotCaughtUp, ConsumerStopped, ServiceUnavailable; as
+            `Engine.search`.
+        """
+        self._make_fresh(request.freshness, wait_s)
+        result = self._engine.search(
+            visual=given_vector(request, "visual"),
+            text=given_vector(request, "text"),
+            k=request.k,
+            visual_weight=given(request, "visual_weight"),
+            text_weight=given(request, "text_weight"),
+        )
+        return search_reply(result)
+
+    def sample(self, request: Any, wait_s: float) -> Any:
+        """The `SampleReply` to a `SampleRequest`."""
+        self._make_fresh(request.freshness, wait_s)
+        alpha, beta = given(request, "alpha"), given(request, "beta")
+        strategy = given(request, "strategy")
+        batch = self._engine.sample(
+            request.n,
+            seed=given(request, "seed"),
+            replace=request.replace,
+            now=given(request, "now"),
+            alpha=1.0 if alpha is None else alpha,
+            beta=0.0 if beta is None else beta,
+            strategy=Strategy.PRIORITIZED if strategy is None else strategy,
+        )
+        return sample_reply(batch)
+
+    def get(self, request: Any, wait_s: float) -> Any:
+        """The `GetReply` to a `GetRequest`."""
+        self._make_fresh(request.freshness, wait_s)
+        reply = pb.GetReply(basis=self._basis())
+        experience = self._engine.get(request.id)
+        if experience is not None:
+            fill(reply.experience, experience)
+        return reply
+
+    def stats(self, request: Any, wait_s: float) -> Any:
+        """The `StatsReply` to a `StatsRequest`."""
+        self._make_fresh(request.freshness, wait_s)
+        return stats_reply(self._engine.stats())
+
+    def report_outcome(self, request: Any, wait_s: float) -> Any:
+        """The `ReportOutcomeReply` to a `ReportOutcomeRequest`.
+
+        Raises:
+            InvalidExperience, LogUnavailable: as `ExperienceBuffer.report_outcome`.
+        """
+        source = given(request, "source")
+        composer = self._composer if source is None else Composer(checked_id("source", source))
+        event = composer.outcome(
+            given(request, "retrieval_id"),
+            request.experience_id,
+            success=request.success,
+            reward=given(request, "reward"),
+            revision=given(request, "revision"),
+        )
+        record = keyed_record(event, self._event_log.partitions)
+        (position,) = self._event_log.append([record])
+        return pb.ReportOutcomeReply(
+            basis=self._basis(), partition=record.partition, position=position
+        )
+
+    def _make_fresh(self, freshness: Any, wait_s: float) -> None:
+        """Reach the asked-for positions, and refuse to answer from a state that is left behind."""
+        stopped = self._engine.stopped
+        if stopped is not None:
+            raise ConsumerStopped(f"folding has stopped: {stopped}") from stopped
+        wanted = dict(freshness.min_positions)
+        if not wanted:
+            return
+        asked = given(freshness, "wait_s")
+        if asked is not None:
+            if not asked >= 0:  # also refuses NaN
+                raise InvalidQuery("wait_s", asked, "must be at least 0")
+            wait_s = min(wait_s, asked)
+        with self._waiting(wanted):
+            self._engine.catch_up(wanted, wait_s)
+
+    @contextmanager
+    def _waiting(self, wanted: Mapping[int, int]) -> Iterator[None]:
+        reached = self._engine.positions()
+        if all(reached.get(partition, 0) >= wanted[partition] for partition in wanted):
+            yield
+            return
+        if not self._waiters.acquire(blocking=False):
+            raise ServiceUnavailable("too many calls wait for positions; try again")
+        try:
+            yield
+        finally:
+            self._waiters.release()
+
+    def _basis(self) -> Any:
+        return basis(self._engine.positions(), self._engine.epoch)

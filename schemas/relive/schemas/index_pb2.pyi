@@ -1,0 +1,255 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Freshness(_message.Message):
+    __slots__ = ("min_positions", "wait_s")
+    class MinPositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    MIN_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    min_positions: _containers.ScalarMap[int, int]
+    wait_s: float
+    def __init__(self, min_positions: _Optional[_Mapping[int, int]] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class Basis(_message.Message):
+    __slots__ = ("positions", "epoch", "degraded", "approximate")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    DEGRADED_FIELD_NUMBER: _ClassVar[int]
+    APPROXIMATE_FIELD_NUMBER: _ClassVar[int]
+    positions: _containers.ScalarMap[int, int]
+    epoch: int
+    degraded: bool
+    approximate: bool
+    def __init__(self, positions: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., degraded: _Optional[bool] = ..., approximate: _Optional[bool] = ...) -> None: ...
+
+class SearchRequest(_message.Message):
+    __slots__ = ("freshness", "visual", "text", "k", "visual_weight", "text_weight")
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    visual: bytes
+    text: bytes
+    k: int
+    visual_weight: float
+    text_weight: float
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ...) -> None: ...
+
+class SearchReply(_message.Message):
+    __slots__ = ("basis", "retrieval_id", "hits")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    retrieval_id: str
+    hits: _containers.RepeatedCompositeFieldContainer[Hit]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
+
+class Hit(_message.Message):
+    __slots__ = ("score", "experience")
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
+    score: float
+    experience: Experience
+    def __init__(self, score: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
+
+class SampleRequest(_message.Message):
+    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy")
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    REPLACE_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    n: int
+    seed: int
+    replace: bool
+    now: float
+    alpha: float
+    beta: float
+    strategy: str
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ...) -> None: ...
+
+class SampleReply(_message.Message):
+    __slots__ = ("basis", "retrieval_id", "items", "seed", "now")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    retrieval_id: str
+    items: _containers.RepeatedCompositeFieldContainer[SampledItem]
+    seed: int
+    now: float
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[SampledItem, _Mapping]]] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ...) -> None: ...
+
+class SampledItem(_message.Message):
+    __slots__ = ("probability", "weight", "experience")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    weight: float
+    experience: Experience
+    def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
+
+class GetRequest(_message.Message):
+    __slots__ = ("freshness", "id")
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    id: str
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+
+class GetReply(_message.Message):
+    __slots__ = ("basis", "experience")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    experience: Experience
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
+
+class ReportOutcomeRequest(_message.Message):
+    __slots__ = ("retrieval_id", "experience_id", "success", "reward", "revision", "source")
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERIENCE_ID_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    retrieval_id: str
+    experience_id: str
+    success: bool
+    reward: float
+    revision: int
+    source: str
+    def __init__(self, retrieval_id: _Optional[str] = ..., experience_id: _Optional[str] = ..., success: _Optional[bool] = ..., reward: _Optional[float] = ..., revision: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+
+class ReportOutcomeReply(_message.Message):
+    __slots__ = ("basis", "partition", "position")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    partition: int
+    position: int
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., partition: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
+
+class StatsRequest(_message.Message):
+    __slots__ = ("freshness",)
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ...) -> None: ...
+
+class StatsReply(_message.Message):
+    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_FIELD_NUMBER: _ClassVar[int]
+    ADDITIONS_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVALS_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    REMOVALS_FIELD_NUMBER: _ClassVar[int]
+    PARKED_FIELD_NUMBER: _ClassVar[int]
+    ORPHANS_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_FIELD_NUMBER: _ClassVar[int]
+    CONFLICTS_FIELD_NUMBER: _ClassVar[int]
+    INDEX_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVALS_LOST_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    size: int
+    capacity: int
+    additions: int
+    retrievals: int
+    outcomes: int
+    evictions: int
+    removals: int
+    parked: int
+    orphans: int
+    quarantined: int
+    conflicts: int
+    index_size: int
+    retrievals_lost: int
+    digest: str
+    backend: str
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+
+class Experience(_message.Message):
+    __slots__ = ("id", "visual", "text", "question", "trajectory", "total_reward", "model_confidence", "final_answer", "metadata", "initial_priority", "episode_id", "step", "input_uri", "input_sha256", "timestamp", "retrieval_count", "success_count", "success_rate", "priority")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    TRAJECTORY_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_REWARD_FIELD_NUMBER: _ClassVar[int]
+    MODEL_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    FINAL_ANSWER_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    INITIAL_PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    INPUT_URI_FIELD_NUMBER: _ClassVar[int]
+    INPUT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    visual: bytes
+    text: bytes
+    question: str
+    trajectory: str
+    total_reward: float
+    model_confidence: float
+    final_answer: str
+    metadata: str
+    initial_priority: float
+    episode_id: str
+    step: int
+    input_uri: str
+    input_sha256: bytes
+    timestamp: int
+    retrieval_count: int
+    success_count: int
+    success_rate: float
+    priority: float
+    def __init__(self, id: _Optional[str] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., question: _Optional[str] = ..., trajectory: _Optional[str] = ..., total_reward: _Optional[float] = ..., model_confidence: _Optional[float] = ..., final_answer: _Optional[str] = ..., metadata: _Optional[str] = ..., initial_priority: _Optional[float] = ..., episode_id: _Optional[str] = ..., step: _Optional[int] = ..., input_uri: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., timestamp: _Optional[int] = ..., retrieval_count: _Optional[int] = ..., success_count: _Optional[int] = ..., success_rate: _Optional[float] = ..., priority: _Optional[float] = ...) -> None: ...
+
+class Error(_message.Message):
+    __slots__ = ("type", "message", "attributes")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    message: str
+    attributes: str
+    def __init__(self, type: _Optional[str] = ..., message: _Optional[str] = ..., attributes: _Optional[str] = ...) -> None: ...
