@@ -11,11 +11,11 @@ from types import TracebackType
 from relive.config import BufferConfig
 from relive.consumers import LmdbStore, MemoryStore, StateStore
 from relive.core.experience import Experience, VectorLike, content_digest
-from relive.core.fold import Prepared
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
 from relive.errors import (
     BufferClosed,
     DuplicateExperience,
+    InvalidConfig,
     InvalidExperience,
     LogMissing,
     StoreInUse,
@@ -32,13 +32,20 @@ class _Unfolded:
     """Experiences that this process has appended, or is appending, and not yet folded."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, tuple[bytes, Token | None]] = OrderedDict()
+        self._entries: OrderedDict[str, tuple[dict[str, int], Token | None]] = OrderedDict()
 
-    def get(self, experience_id: str) -> tuple[bytes, Token | None] | None:
-        return self._entries.get(experience_id)
+    def __contains__(self, experience_id: str) -> bool:
+        return experience_id in self._entries
 
-    def put(self, experience_id: str, content: bytes, token: Token | None) -> None:
-        self._entries[experience_id] = (content, token)
+    def being_appended(self, experience_id: str) -> bool:
+        entry = self._entries.get(experience_id)
+        return entry is not None and entry[1] is None
+
+    def dims(self) -> dict[str, int]:
+        return {name: dim for dims, _ in self._entries.values() for name, dim in dims.items()}
+
+    def put(self, experience_id: str, dims: dict[str, int], token: Token | None) -> None:
+        self._entries[experience_id] = (dims, token)
 
     def discard(self, experience_id: str) -> None:
         self._entries.pop(experience_id, None)
@@ -65,7 +72,6 @@ class ExperienceBuffer:
         self._composer = Composer()
         self._admission = threading.Condition()
         self._unfolded = _Unfolded()
-        self._dims: dict[str, int] = {}
         self._closed = False
 
     @classmethod
@@ -163,11 +169,11 @@ class ExperienceBuffer:
     def remove(self, experience_id: str, reason: str = "") -> bool:
         """Remove an experience; False if there is none of that id."""
         self._check_open()
+        event = self._composer.retired(experience_id, reason)
         with self._admission:
             self._engine.catch_up()
             if self._engine.row(experience_id) is None:
                 return False
-            event = self._composer.retired(experience_id, reason)
             self._event_log.append([keyed_record(event, self._event_log.partitions)])
             self._engine.catch_up()
             return True
@@ -268,8 +274,10 @@ class ExperienceBuffer:
         """Flush and close. Safe to call twice."""
         if not self._closed:
             self._closed = True
-            self._engine.close()
-            self._event_log.close()
+            try:
+                self._engine.close()
+            finally:
+                self._event_log.close()
 
     def __enter__(self) -> ExperienceBuffer:
         return self
@@ -290,53 +298,49 @@ class ExperienceBuffer:
 
     def _admit(
         self, events: list[ExperienceRecorded]
-    ) -> tuple[dict[str, Token], dict[str, Prepared]]:
+    ) -> tuple[dict[str, Token], dict[str, ExperienceRecorded]]:
         """Tokens of what is recorded already, and the events that are to be appended.
 
         Raises:
             InvalidExperience: a dimension differs from the buffer's.
-            DuplicateExperience: an id is recorded, or being recorded, with other content.
+            DuplicateExperience: an id is recorded with other content.
         """
+        admitted: dict[str, ExperienceRecorded] = {}
+        for event in events:
+            first = admitted.setdefault(event.experience_id, event)
+            if first is not event and content_digest(first) != content_digest(event):
+                raise DuplicateExperience(event.experience_id)
         with self._admission:
-            dims = self._checked_dims(events)
+            # Every append of another thread ends. From here on nothing lets go of the lock, so
+            # that what holds of the first holds until the last is admitted.
+            self._admission.wait_for(
+                lambda: not any(self._unfolded.being_appended(i) for i in admitted)
+            )
             self._unfolded.forget_folded(self._engine.positions())
-            tokens: dict[str, Token] = {}
-            admitted: dict[str, Prepared] = {}
-            for event in events:
-                prepared = Prepared(event, content_digest(event))
-                first = admitted.setdefault(event.experience_id, prepared)
-                if first.content != prepared.content:
-                    raise DuplicateExperience(event.experience_id)
-            for experience_id, prepared in admitted.items():
-                token = self._known(experience_id, prepared.content)
-                if token is not None:
-                    tokens[experience_id] = token
-            new = {i: prepared for i, prepared in admitted.items() if i not in tokens}
-            self._dims = dims
-            for experience_id, prepared in new.items():
-                self._unfolded.put(experience_id, prepared.content, None)
+            self._check_dims(events)
+            tokens = {i: token for i, e in admitted.items() if (token := self._known(e))}
+            new = {i: event for i, event in admitted.items() if i not in tokens}
+            for experience_id, event in new.items():
+                self._unfolded.put(experience_id, _dims_of(event), None)
             return tokens, new
 
-    def _known(self, experience_id: str, content: bytes) -> Token | None:
+    def _known(self, event: ExperienceRecorded) -> Token | None:
         """Where an experience is recorded; None if it isn't."""
-        while True:
-            unfolded = self._unfolded.get(experience_id)
-            if unfolded is None:
-                row = self._engine.row(experience_id)
-                if row is None:
-                    return None
-                known, token = row.content, Token(experience_id, row.partition, row.position)
-            else:
-                known, token = unfolded[0], unfolded[1]  # type: ignore[assignment]
-            if known != content:
-                raise DuplicateExperience(experience_id)
-            if token is not None:
-                return token
-            self._admission.wait()  # another thread is appending it; every append ends
+        experience_id = event.experience_id
+        if experience_id not in self._unfolded and self._engine.row(experience_id) is None:
+            return None
+        # It was recorded. What was acknowledged since may have removed or evicted it again.
+        self._engine.catch_up()
+        row = self._engine.row(experience_id)
+        if row is None:
+            return None
+        if row.content != content_digest(event):
+            raise DuplicateExperience(experience_id)
+        return Token(experience_id, row.partition, row.position)
 
-    def _append(self, new: dict[str, Prepared]) -> dict[str, Token]:
+    def _append(self, new: dict[str, ExperienceRecorded]) -> dict[str, Token]:
         """Append admitted events; whatever happens, others may add their ids again."""
-        records = [keyed_record(p.event, self._event_log.partitions) for p in new.values()]
+        records = [keyed_record(event, self._event_log.partitions) for event in new.values()]
         tokens: dict[str, Token] = {}
         try:
             positions = self._event_log.append(records)
@@ -351,29 +355,39 @@ class ExperienceBuffer:
             self._settle(new, tokens)
         return tokens
 
-    def _settle(self, new: dict[str, Prepared], tokens: dict[str, Token]) -> None:
+    def _settle(self, new: dict[str, ExperienceRecorded], tokens: dict[str, Token]) -> None:
         with self._admission:
-            for experience_id, prepared in new.items():
+            for experience_id, event in new.items():
                 self._unfolded.discard(experience_id)
                 if experience_id in tokens:
-                    self._unfolded.put(experience_id, prepared.content, tokens[experience_id])
+                    token = tokens[experience_id]
+                    self._unfolded.put(experience_id, _dims_of(event), token)
             self._admission.notify_all()
 
-    def _checked_dims(self, events: list[ExperienceRecorded]) -> dict[str, int]:
+    def _check_dims(self, events: list[ExperienceRecorded]) -> None:
+        given = [_dims_of(event) for event in events]
+        dims = self._fixed_dims()
+        first_of_its_kind = any(name not in dims for each in given for name in each)
+        if first_of_its_kind:
+            # Unless another thread or process came first.
+            self._engine.catch_up()
+            dims = self._unfolded.dims() | self._fixed_dims()
+        for each in given:
+            for name, dim in each.items():
+                if dims.setdefault(name, dim) != dim:
+                    raise InvalidExperience(
+                        name, f"{dim} dimensions", f"this buffer has {dims[name]}"
+                    )
+        if first_of_its_kind:
+            try:
+                self._engine.check_dims(dims.get("visual", 0), dims.get("text", 0))
+            except InvalidConfig as error:
+                raise InvalidExperience("visual, text", dims, str(error)) from error
+
+    def _fixed_dims(self) -> dict[str, int]:
         settings = self._engine.settings
-        dims = dict(self._dims)
-        for name, fixed in (("visual", settings.visual_dim), ("text", settings.text_dim)):
-            if fixed is not None:
-                dims[name] = fixed
-        for event in events:
-            for name, raw in (("visual", event.visual), ("text", event.text)):
-                if raw is not None:
-                    given = len(raw) // 4
-                    if dims.setdefault(name, given) != given:
-                        raise InvalidExperience(
-                            name, f"{given} dimensions", f"this buffer has {dims[name]}"
-                        )
-        return dims
+        fixed = {"visual": settings.visual_dim, "text": settings.text_dim}
+        return {name: dim for name, dim in fixed.items() if dim is not None}
 
     def _catch_up(self) -> None:
         self._check_open()
@@ -382,6 +396,11 @@ class ExperienceBuffer:
     def _check_open(self) -> None:
         if self._closed:
             raise BufferClosed("the buffer")
+
+
+def _dims_of(event: ExperienceRecorded) -> dict[str, int]:
+    given = {"visual": event.visual, "text": event.text}
+    return {name: len(raw) // 4 for name, raw in given.items() if raw is not None}
 
 
 def _open_or_create(url: str) -> EventLog:

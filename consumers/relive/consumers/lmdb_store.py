@@ -35,6 +35,7 @@ class LmdbStore:
 
     def __init__(self, directory: Path, map_bytes: int = DEFAULT_MAP_BYTES) -> None:
         self._directory = directory
+        self._data = directory / "data.mdb"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_file = _owned(directory)
         try:
@@ -48,7 +49,12 @@ class LmdbStore:
                 metasync=True,
                 writemap=False,
             )
+            self._check_length()
             self._tables = {table: self._env.open_db(table.encode()) for table in Table}
+        except StoreError:
+            self._env.close()
+            os.close(self._lock_file)
+            raise
         except lmdb.Error as error:
             os.close(self._lock_file)
             raise StoreError(f"cannot open the state in {directory}: {error}") from error
@@ -82,12 +88,33 @@ class LmdbStore:
             raise StoreError(f"the state in {self._directory} has no room left: {error}") from error
         except lmdb.Error as error:
             raise StoreError(f"cannot write the state in {self._directory}: {error}") from error
+        self._fill_up()
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._env.close()
             os.close(self._lock_file)
+
+    def _missing_bytes(self) -> int:
+        pages = self._env.info()["last_pgno"] + 1
+        return int(pages * self._env.stat()["psize"] - self._data.stat().st_size)
+
+    def _check_length(self) -> None:
+        # Reading a page that the file does not have is a SIGBUS, the end of the process.
+        if self._missing_bytes() > 0:
+            raise StoreError(
+                f"{self._data} was cut short by {self._missing_bytes()} bytes; remove "
+                f"{self._directory} to have the state rebuilt from the log"
+            )
+
+    def _fill_up(self) -> None:
+        # LMDB leaves out pages at the end that it took and gave back within one transaction.
+        missing = self._missing_bytes()
+        if missing > 0:
+            with self._data.open("r+b") as data:
+                data.truncate(self._data.stat().st_size + missing)
+                os.fsync(data.fileno())
 
 
 def _owned(directory: Path) -> int:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TypeAlias
 
 from relive.consumers.store import StateStore
-from relive.core.fold import Change, Prepared, Quarantined, fold
+from relive.core.fold import Change, Quarantined, fold
 from relive.core.partition import partition_of
 from relive.core.row import Row
 from relive.core.state import PartitionState, combined_digest, stored_partitions
@@ -28,6 +28,7 @@ from relive.errors import (
     StoreError,
 )
 from relive.log import EventLog, Record
+from relive.schemas import ExperienceRecorded
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +88,11 @@ class Materializer:
             PartitionState(self._tail, partition, log.partitions)
             for partition in range(log.partitions)
         ]
+        # The positions that the follower knows of: reads look at its views, and must not take a
+        # record for included that is folded but not followed yet. Replaced, never changed.
+        self._followed = self.positions()
         self._lock = threading.RLock()
-        self._offered: dict[tuple[int, int], tuple[Record, Prepared]] = {}
+        self._offered: dict[tuple[int, int], tuple[Record, ExperienceRecorded]] = {}
         self._uncommitted = 0
         self._uncommitted_since = 0.0
         self._poison_in_a_row = 0
@@ -129,18 +133,20 @@ class Materializer:
 
     # Folding
 
-    def offer(self, records: Sequence[Record], prepared: Sequence[Prepared]) -> None:
+    def offer(self, records: Sequence[Record], events: Sequence[ExperienceRecorded]) -> None:
         """Hand over records that this process appended, so that they need not be read back.
 
         They are folded when their turn comes, like any others.
 
         Args:
             records: acknowledged, with their positions.
-            prepared: what each encodes.
+            events: what each encodes, checked.
         """
         if len(self._offered) > _MAX_OFFERED:
             self._offered.clear()  # the log has them
-        for record, event in zip(records, prepared, strict=True):
+        for record, event in zip(records, events, strict=True):
+            if record.position < self._states[record.partition].position:
+                continue  # the log was faster
             self._offered[record.partition, record.position] = record, event
 
     def catch_up(self, target: Mapping[int, int] | None = None, timeout_s: float = 10.0) -> None:
@@ -233,8 +239,12 @@ class Materializer:
         """Fold the offered records whose turn it is; returns how many."""
         records: list[Record] = []
         for partition, position in self.positions().items():
-            while (partition, position) in self._offered and len(records) < _BATCH_RECORDS:
-                records.append(self._offered[partition, position][0])
+            while len(records) < _BATCH_RECORDS:
+                # Whoever offers may empty it meanwhile.
+                record, _ = self._offered.get((partition, position), _NOT_OFFERED)
+                if record is None:
+                    break
+                records.append(record)
                 position += 1
         self._fold(records)
         return len(records)
@@ -248,15 +258,16 @@ class Materializer:
         try:
             for record in records:
                 state = self._states[record.partition]
-                _, prepared = self._offered.pop(_place(record), _NOT_OFFERED)
+                _, known = self._offered.pop(_place(record), _NOT_OFFERED)
                 if record.position < state.position:
                     continue
-                caused = fold(state, record.value, record.position, prepared)
+                caused = fold(state, record.value, record.position, known)
                 folded += 1
                 changes += caused
                 self._watch_for_poison(caused)
             if folded and self._follower is not None:
                 self._follower(changes, self.positions())
+            self._followed = self.positions()
         except ReliveError as error:
             self._stop(error)
             raise ConsumerStopped(f"folding has stopped: {error}") from error
@@ -299,10 +310,11 @@ class Materializer:
         self._stopped = error
 
     def _behind(self, target: Mapping[int, int]) -> dict[int, int]:
+        followed = self._followed
         return {
-            partition: self._states[partition].position
+            partition: followed[partition]
             for partition, position in target.items()
-            if self._states[partition].position < position
+            if followed[partition] < position
         }
 
     def _ends(self) -> dict[int, int]:

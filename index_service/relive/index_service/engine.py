@@ -10,13 +10,14 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
+from numbers import Real
 
 import numpy as np
 
 from relive.consumers import Materializer, StateStore
 from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
 from relive.core.experience import Experience, VectorLike, experience_from, vector_from
-from relive.core.fold import Added, Change, Cleared, Prepared, Removed, SettingsAdopted, Updated
+from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
 from relive.core.priority import priority_at
 from relive.core.results import (
     BufferStats,
@@ -94,10 +95,14 @@ class Engine:
         self._clock_us = clock_us
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
-        self._materializer = Materializer(log, store, self._follow)
-        self._index = Index(self._space_of([]))
-        self._columns = PriorityColumns(log.partitions)
-        self._load()
+        try:
+            self._materializer = Materializer(log, store, self._follow)
+            self._index = Index(self._space(0, 0))
+            self._columns = PriorityColumns(log.partitions)
+            self._load()
+        except BaseException:
+            store.close()
+            raise
         self._recorder = RetrievalRecorder(log)
         self._closed = False
 
@@ -127,8 +132,10 @@ class Engine:
         """Record what is waiting, commit, and stop. Safe to call twice."""
         if not self._closed:
             self._closed = True
-            self._recorder.close()
-            self._materializer.close()
+            try:
+                self._recorder.close()
+            finally:
+                self._materializer.close()
 
     # State
 
@@ -170,9 +177,17 @@ class Engine:
                 raise InvalidQuery("min_positions", partition, f"partitions: {self.partitions}")
         self._materializer.catch_up(target, timeout_s)
 
-    def offer(self, records: Sequence[Record], prepared: Sequence[Prepared]) -> None:
+    def offer(self, records: Sequence[Record], events: Sequence[ExperienceRecorded]) -> None:
         """Hand over records that this process appended; see `Materializer.offer`."""
-        self._materializer.offer(records, prepared)
+        self._materializer.offer(records, events)
+
+    def check_dims(self, visual_dim: int, text_dim: int) -> None:
+        """Refuse dimensions, 0 for none, that could not be compared as configured.
+
+        Raises:
+            InvalidConfig: an average of different dimensions.
+        """
+        self._space(visual_dim, text_dim)
 
     def row(self, experience_id: str) -> Row | None:
         """The live row of an experience."""
@@ -265,7 +280,7 @@ class Engine:
         chosen = _checked_strategy(strategy)
         seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if not math.isfinite(value) or value < 0:
+            if not _is_number(value) or not math.isfinite(value) or value < 0:
                 raise InvalidQuery(name, value, "must be finite and at least 0")
         at_us = self._clock_us() if now is None else _microseconds(now)
         with self._materializer.locked() as states:
@@ -388,10 +403,16 @@ class Engine:
         )
 
     def _space_of(self, states: Sequence[PartitionState]) -> EmbeddingSpace:
+        return self._space(
+            _agreed("visual_dim", [s.settings.visual_dim for s in states]),
+            _agreed("text_dim", [s.settings.text_dim for s in states]),
+        )
+
+    def _space(self, visual_dim: int, text_dim: int) -> EmbeddingSpace:
         options = self._options
         return EmbeddingSpace(
-            visual_dim=_agreed("visual_dim", [s.settings.visual_dim for s in states]),
-            text_dim=_agreed("text_dim", [s.settings.text_dim for s in states]),
+            visual_dim,
+            text_dim,
             metric=options.metric,
             mode=options.mode,
             visual_weight=options.visual_weight,
@@ -456,6 +477,10 @@ def _checked_strategy(strategy: str) -> Strategy:
 
 
 def _microseconds(now: float) -> int:
-    if not math.isfinite(now) or not 0 <= now < 1e11:
+    if not _is_number(now) or not 0 <= now < 1e11:
         raise InvalidQuery("now", now, "must be seconds since the epoch")
-    return int(now * 1e6)
+    return round(now * 1e6)  # so that the time a batch reports gives the same batch again
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+import orjson
 
 from relive.core.document import from_json
 from relive.core.experience import Experience, Vector, vector_from
@@ -25,9 +26,6 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Index"].full_name
 
 # 10,000 experiences with 768 + 768 dimensions.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-
-# Without the checks of `core.document`: what is encoded here was read from an event.
-_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 _OPTIONAL = (
     "initial_priority",
@@ -123,9 +121,7 @@ def search_result(reply: Any) -> SearchResult:
     """The result in the reply of a search."""
     return SearchResult(
         retrieval_id=reply.retrieval_id,
-        hits=tuple(
-            Hit(hit.experience.id, hit.score, experience_of(hit.experience)) for hit in reply.hits
-        ),
+        hits=tuple(_hit(hit.score, experience_of(hit.experience)) for hit in reply.hits),
         positions=dict(reply.basis.positions),
         epoch=reply.basis.epoch,
         approximate=reply.basis.approximate,
@@ -152,9 +148,7 @@ def sample_batch(reply: Any) -> SampleBatch:
     return SampleBatch(
         retrieval_id=reply.retrieval_id,
         items=tuple(
-            SampledItem(
-                item.experience.id, item.probability, item.weight, experience_of(item.experience)
-            )
+            _item(item.probability, item.weight, experience_of(item.experience))
             for item in reply.items
         ),
         positions=dict(reply.basis.positions),
@@ -215,3 +209,18 @@ def freshness(min_positions: MinPositions) -> Any:
         raise InvalidQuery(
             "min_positions", min_positions, "must be tokens of writes, or positions of a result"
         ) from error
+
+
+def _hit(score: float, experience: Experience) -> Hit:
+    assert experience.id is not None
+    return Hit(experience.id, score, experience)
+
+
+def _item(probability: float, weight: float, experience: Experience) -> SampledItem:
+    assert experience.id is not None
+    return SampledItem(experience.id, probability, weight, experience)
+
+
+def _to_json(document: object) -> str:
+    """JSON text, without the checks of `core.document`: it was read from an event."""
+    return orjson.dumps(document).decode("utf-8")

@@ -100,7 +100,7 @@ class View:
     size: int = 0
 
     def search(self, scanner: Scanner, query: Query, k: int) -> list[Found]:
-        """The min(k, size) rows of the highest scores, in order of (score, partition, position)."""
+        """The min(k, size) rows of the highest scores, in order of (score, position, partition)."""
         wanted = min(k, self.size)
         if wanted == 0:
             return []
@@ -228,11 +228,9 @@ class Index:
         full = self._segments[:-1]
         if all(segment.size >= _SPARSE * (segment.stop - segment.start) > 0 for segment in full):
             return
-        kept: list[Segment] = []
-        sparse: list[Segment] = []
-        for segment in full:
-            dense = segment.size >= _SPARSE * (segment.stop - segment.start)
-            (kept if dense else sparse).append(segment)
+        # What an earlier compaction left half filled is taken along, or segments would pile up.
+        kept = [segment for segment in full if segment.size >= _SPARSE * CHUNK_ROWS]
+        sparse = [segment for segment in full if segment.size < _SPARSE * CHUNK_ROWS]
         rebuilt = Index(self.view.space)
         for segment in (s for s in sparse if s.size):
             rebuilt._append(_keys(segment), segment.chunk.matrix[_live_rows(segment)])

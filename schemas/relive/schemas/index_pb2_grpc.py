@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class IndexStub:
-    """Missing associated documentation comment in .proto file."""
+    """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -62,7 +63,8 @@ class IndexStub:
 
 
 class IndexServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    """
 
     def Search(self, request, context):
         """The min(k, live) nearest experiences, nearest first. Counts as a retrieval of each.
@@ -138,7 +140,8 @@ def add_IndexServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Index:
-    """Missing associated documentation comment in .proto file."""
+    """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    """
 
     @staticmethod
     def Search(request,

@@ -258,6 +258,8 @@ def main() -> NoReturn:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     logging.getLogger("relive").setLevel(logging.INFO)
+    # librdkafka reports every attempt to connect, hundreds of times while a broker is down.
+    logging.getLogger("relive.log.kafka").setLevel(logging.WARNING)
     try:
         app()
     except FieldError as error:
@@ -272,6 +274,8 @@ def main() -> NoReturn:
 def _fail(error: ReliveError, code: int) -> NoReturn:
     if "--json" in sys.argv:
         problem = {"type": type(error).__name__, "message": str(error)}
+        if isinstance(error, FieldError):
+            problem |= {"field": error.field, "value": error.value}
         sys.stdout.write(json.dumps({"error": problem}) + "\n")
     else:
         sys.stderr.write(f"relive: {type(error).__name__}: {error}\n")

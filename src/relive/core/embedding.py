@@ -17,6 +17,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,9 @@ from relive.errors import InvalidConfig, InvalidQuery
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+
+# Numbers that einsum works through at a time; where that is less than a row, rows run together.
+_EINSUM_BUFFER = 8_192
 
 
 class Metric(StrEnum):
@@ -63,7 +67,8 @@ class EmbeddingSpace:
     """The layout of an index row.
 
     Attributes:
-        visual_dim, text_dim: 0 where the buffer has no such embeddings.
+        visual_dim, text_dim: 0 where the buffer has no such embeddings yet: then every row lacks
+            them, and a query may bring them in any dimension.
         metric, mode: how rows are compared.
         visual_weight, text_weight: not negative, not both 0.
     """
@@ -187,11 +192,17 @@ class EmbeddingSpace:
             + [[-counted[0], -counted[1]]]
         )
         ends = (0, self.visual_dim, self.visual_dim + self.text_dim)
+        # What no row has yet is as far from every row as from the zero vector.
+        to_zero = math.fsum(
+            counted[m] * float(half @ half)
+            for m, half in enumerate(halves)
+            if half is not None and not self._dims[m]
+        )
 
         def exact(rows: Float32Array) -> Float64Array:
-            scores = np.zeros(len(rows))
+            scores = np.full(len(rows), -to_zero)
             for m in (0, 1):
-                if counted[m]:
+                if counted[m] and self._dims[m]:
                     values = rows[:, ends[m] : ends[m + 1]].astype(np.float64) / self._scales[m]
                     scores -= counted[m] * _squared_lengths(values - parts[m])
             return scores
@@ -216,20 +227,23 @@ class EmbeddingSpace:
     ) -> Float64Array:
         total = np.zeros(self.vector_width)
         weight = 0.0
-        for m, half in enumerate((visual, text)):
-            if half is not None:
-                w = (visual_weight, text_weight)[m]
-                total += w * self._part(m, half)
+        for half, w in ((visual, visual_weight), (text, text_weight)):
+            if half is not None and self.vector_width:
+                total += w * (_unit(half) if self.metric is Metric.COSINE else half)
                 weight += w
         if self.metric is Metric.COSINE:
             return _unit(total)
         return total / weight if weight else total
 
     def _part(self, modality: int, half: Float64Array | None) -> Float64Array:
-        """One modality's share of a row before scaling; zeros where it is missing."""
-        if half is None:
-            return np.zeros((self.visual_dim, self.text_dim)[modality])
+        """One modality's share of a query before scaling; zeros where it is missing."""
+        if half is None or not self._dims[modality]:
+            return np.zeros(self._dims[modality])
         return _unit(half) if self.metric is Metric.COSINE else half
+
+    @property
+    def _dims(self) -> tuple[int, int]:
+        return self.visual_dim, self.text_dim
 
     @property
     def _scales(self) -> tuple[float, float]:
@@ -251,9 +265,10 @@ class EmbeddingSpace:
             return None
         half = np.frombuffer(raw, dtype="<f4")
         dim = self.visual_dim if name == "visual" else self.text_dim
-        if len(half) != dim:
-            has = f"this buffer has {dim}" if dim else f"this buffer has no {name} embeddings"
-            raise InvalidQuery(name, f"{len(half)} dimensions", has)
+        if self.mode is HybridMode.AVERAGE:
+            dim = self.vector_width
+        if dim and len(half) != dim:
+            raise InvalidQuery(name, f"{len(half)} dimensions", f"this buffer has {dim}")
         return half.astype(np.float64)
 
 
@@ -262,16 +277,26 @@ def _query(scan: Float64Array, exact: Callable[[Float32Array], Float64Array]) ->
 
 
 def _dot_query(vector: Float64Array) -> Query:
-    # einsum adds up each row in an order of its own, where BLAS lets the number of rows decide:
-    # the same row gives the same score in any company.
-    return _query(
-        vector, lambda rows: np.einsum("ij,j->i", rows.astype(np.float64), vector, optimize=False)
-    )
+    return _query(vector, lambda rows: _dots(rows.astype(np.float64), vector))
+
+
+def _dots(rows: Float64Array, others: Float64Array) -> Float64Array:
+    """The dot product of each row, shape (n, width), with its other, or with the only one.
+
+    Added up in an order that is the row's own, so that the same row gives the same score in any
+    company: BLAS lets the number of rows decide, and so does einsum beyond its buffer.
+    """
+    dots: Float64Array
+    if rows.shape[1] > _EINSUM_BUFFER:
+        dots = np.multiply(rows, others).sum(axis=1)
+    else:
+        subscripts = "ij,j->i" if others.ndim == 1 else "ij,ij->i"
+        dots = np.einsum(subscripts, rows, others, optimize=False)
+    return dots
 
 
 def _squared_lengths(rows: Float64Array) -> Float64Array:
-    lengths: Float64Array = np.einsum("ij,ij->i", rows, rows, optimize=False)
-    return lengths
+    return _dots(rows, rows)
 
 
 def _stacked(vectors: Sequence[Float32Array | None], dim: int) -> Float64Array:
@@ -294,7 +319,8 @@ def _unit(vector: Float64Array) -> Float64Array:
     return vector / length if length > 0.0 else vector
 
 
-def _query_weight(name: str, weight: float) -> float:
-    if not math.isfinite(weight) or weight < 0.0:
+def _query_weight(name: str, weight: object) -> float:
+    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
+    if not is_number or not math.isfinite(weight) or weight < 0.0:  # type: ignore[arg-type, operator]
         raise InvalidQuery(name, weight, "must be finite and at least 0")
-    return float(weight)
+    return float(weight)  # type: ignore[arg-type]

@@ -24,6 +24,9 @@ VectorLike = npt.ArrayLike
 MAX_ID_BYTES = 512
 _INT64_MAX = 2**63 - 1
 
+# Keeps the squares and products of embeddings far from where float32 overflows.
+_MAX_SQUARED_LENGTH = 1e30
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Experience:
@@ -238,14 +241,14 @@ def vector_from(raw: bytes | None) -> Vector | None:
 
 
 def _check_finite(field_name: str, vector: Vector, error: type[FieldError]) -> None:
-    # One pass instead of isfinite().all(): the sum of squares of finite numbers can only be
-    # infinite by overflow, which the slow path tells apart.
-    if not math.isfinite(float(np.dot(vector, vector))):
+    # One pass instead of isfinite().all(), and vdot because dot warns of an overflow.
+    if not float(np.vdot(vector, vector)) <= _MAX_SQUARED_LENGTH:
         bad = np.flatnonzero(~np.isfinite(vector))
         if bad.size:
             at = int(bad[0])
             raise error(f"{field_name}[{at}]", float(vector[at]), "numbers must be finite")
-        raise error(field_name, float(np.abs(vector).max()), "numbers this large overflow float32")
+        longest = f"embeddings are at most {math.sqrt(_MAX_SQUARED_LENGTH):.0e} long"
+        raise error(field_name, f"numbers up to {np.abs(vector).max():g}", longest)
 
 
 def checked_id(field_name: str, value: object) -> str:
@@ -280,9 +283,13 @@ def finite(field_name: str, value: object) -> float:
         InvalidExperience: it is not.
     """
     is_number = type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
-    if not is_number or not math.isfinite(value):  # type: ignore[arg-type]
+    try:
+        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    except OverflowError:  # a whole number beyond any float
+        number = math.inf
+    if not math.isfinite(number):
         raise InvalidExperience(field_name, value, "must be a finite number")
-    return float(value)  # type: ignore[arg-type]
+    return number
 
 
 def confidence(field_name: str, value: object) -> float:

@@ -91,15 +91,8 @@ class _Conflict(Exception):
     """The event contradicts the state; it goes to quarantine."""
 
 
-class Prepared(NamedTuple):
-    """An experience's event, checked, with the digest of its content."""
-
-    event: ExperienceRecorded
-    content: bytes
-
-
 def fold(
-    state: PartitionState, raw: bytes, position: int, prepared: Prepared | None = None
+    state: PartitionState, raw: bytes, position: int, known: ExperienceRecorded | None = None
 ) -> list[Change]:
     """Fold the record at a position into the state; says what changed, in order.
 
@@ -109,28 +102,30 @@ def fold(
         state: of the record's partition, at or before the position.
         raw: the record's value.
         position: the record's position.
-        prepared: what `raw` encodes, from whoever encoded it; saves decoding and checking again.
+        known: what `raw` encodes, checked, from whoever encoded it; saves doing both again.
     """
     assert position >= state.position, (position, state.position)
     try:
-        event = decode(raw) if prepared is None else prepared.event
+        event = decode(raw) if known is None else known
     except UndecodableEvent as refused:
         changes = _set_aside(state, position, raw, refused)
     else:
-        changes = _fold_new(state, event, position, raw, prepared)
+        changes = _fold_new(state, event, position, raw, checked=known is not None)
     state.position = position + 1
     return changes
 
 
 def _fold_new(
-    state: PartitionState, event: Event, position: int, raw: bytes, prepared: Prepared | None
+    state: PartitionState, event: Event, position: int, raw: bytes, *, checked: bool
 ) -> list[Change]:
     if event.event_id in state.recent:
         state.counters.repeats += 1
         return []
     try:
         if isinstance(event, ExperienceRecorded):
-            changes = _experience_recorded(state, prepared or _checked(event), position, raw)
+            if not checked:
+                check_recorded(event)
+            changes = _experience_recorded(state, event, position, raw)
         else:
             changes = _FOLDS[type(event)](state, event, raw)
     except (FieldError, _Conflict) as refused:
@@ -147,18 +142,13 @@ def _set_aside(
     return [Quarantined(state.partition, position, str(refused))]
 
 
-def _checked(event: ExperienceRecorded) -> Prepared:
-    check_recorded(event)
-    return Prepared(event, content_digest(event))
-
-
 # Each of these refuses (raises) before it changes the state.
 
 
 def _experience_recorded(
-    state: PartitionState, prepared: Prepared, position: int, raw: bytes
+    state: PartitionState, event: ExperienceRecorded, position: int, raw: bytes
 ) -> list[Change]:
-    event, content = prepared
+    content = content_digest(event)
     at_home = partition_of(event.experience_id, state.partitions)
     if at_home != state.partition:
         raise _Conflict(f"experience {event.experience_id!r} belongs to partition {at_home}")

@@ -35,7 +35,7 @@ def partition_of(experience_id: str, partitions: int) -> int:
     """The partition, 0 to partitions - 1, of every event about the experience."""
     if partitions == 1:
         return 0
-    return (murmur2(experience_id.encode("utf-8")) & 0x7FFFFFFF) % partitions
+    return (murmur2(experience_id.encode("utf-8", "surrogatepass")) & 0x7FFFFFFF) % partitions
 
 
 def share_of(total: int, partition: int, partitions: int) -> int:

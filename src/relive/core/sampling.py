@@ -14,6 +14,8 @@ IndexArray = npt.NDArray[np.int64]
 # Rejection of what was drawn already is fast until few rows carry most of what is left.
 _REJECTION_ROUNDS = 4
 
+_TINY = float(np.finfo(np.float64).tiny)
+
 
 class Strategy(StrEnum):
     """How a sample is chosen."""
@@ -68,24 +70,29 @@ def draw(
     size = len(priorities)
     if strategy in (Strategy.PRIORITIZED, Strategy.UNIFORM):
         exponent = alpha if strategy is Strategy.PRIORITIZED else 0.0
-        mass = priorities if exponent == 1.0 else priorities**exponent
-        probabilities = mass / mass.sum() if size else mass
+        # Over the greatest, so that no mass overflows and not all vanish.
+        scaled = priorities / priorities.max() if size else priorities
+        mass = scaled if exponent == 1.0 else scaled**exponent
         random = np.random.Generator(np.random.PCG64(seed))
-        rows = _with_replacement(mass, n, random) if replace else _distinct(mass, n, random)
-        chosen = probabilities[rows]
+        if replace:
+            rows = _with_replacement(mass, n, random)
+        else:
+            rows = _distinct(priorities, exponent, mass, n, random)
+        chosen = mass[rows] / mass.sum()
     else:
         rows = _ranked(priorities, strategy)[:n]
         chosen = np.ones(len(rows))
-    return Draw(rows, chosen, importance_weights(chosen, size, beta))
+    return Draw(rows, chosen, importance_weights(chosen, beta))
 
 
-def importance_weights(probabilities: FloatArray, size: int, beta: float) -> FloatArray:
+def importance_weights(probabilities: FloatArray, beta: float) -> FloatArray:
     """(size * p) ** -beta, scaled so that the largest is 1 (Schaul et al. 2016, section 3.4)."""
     if not len(probabilities):
         return np.ones(0)
-    weights = (size * probabilities) ** -beta
-    scaled: FloatArray = weights / weights.max()
-    return scaled
+    # The size cancels out. The least probability may be too small for a float.
+    least = max(float(probabilities.min()), _TINY)
+    weights: FloatArray = (np.maximum(probabilities, _TINY) / least) ** -beta
+    return weights
 
 
 def _ranked(priorities: FloatArray, strategy: Strategy) -> IndexArray:
@@ -103,23 +110,39 @@ def _with_replacement(mass: FloatArray, n: int, random: np.random.Generator) -> 
     return _located(np.cumsum(mass), random.random(n))
 
 
-def _distinct(mass: FloatArray, n: int, random: np.random.Generator) -> IndexArray:
-    left = mass
+def _distinct(
+    priorities: FloatArray,
+    exponent: float,
+    mass: FloatArray,
+    n: int,
+    random: np.random.Generator,
+) -> IndexArray:
     chosen: dict[int, None] = {}
     wanted = min(n, len(mass))
-    while len(chosen) < wanted:
-        cumulative = np.cumsum(left)
-        for _ in range(_REJECTION_ROUNDS):
-            missing = wanted - len(chosen)
-            for row in _located(cumulative, random.random(missing)).tolist():
-                chosen.setdefault(row)
-            if len(chosen) == wanted:
-                break
-        else:
-            # Rejecting rows drawn before is the same as drawing from the rest; so is this.
-            left = mass.copy()
-            left[list(chosen)] = 0.0
-    return np.fromiter(chosen, dtype=np.int64, count=len(chosen))
+    cumulative = np.cumsum(mass)
+    for _ in range(_REJECTION_ROUNDS if wanted else 0):
+        # Rejecting rows drawn before is the same as drawing from the rest.
+        for row in _located(cumulative, random.random(wanted - len(chosen))).tolist():
+            chosen.setdefault(row)
+        if len(chosen) == wanted:
+            break
+    rows = np.fromiter(chosen, dtype=np.int64, count=len(chosen))
+    if len(rows) == wanted:
+        return rows
+    left = np.delete(np.arange(len(mass)), rows)
+    raced = left[_race(priorities[left], exponent, random)]
+    return np.concatenate([rows, raced[: wanted - len(rows)]])
+
+
+def _race(priorities: FloatArray, exponent: float, random: np.random.Generator) -> IndexArray:
+    """All rows in the order in which draws without replacement would take them.
+
+    The greatest of log mass + Gumbel noise is a draw by mass, the next one a draw from the rest,
+    and so on (Yellott 1977). In logarithms no mass is too small.
+    """
+    with np.errstate(over="ignore"):
+        keys = exponent * np.log(priorities) + random.gumbel(size=len(priorities))
+    return np.argsort(-keys, kind="stable")
 
 
 def _located(cumulative: FloatArray, uniforms: FloatArray) -> IndexArray:

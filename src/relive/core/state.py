@@ -411,7 +411,8 @@ def combined_digest(states: list[PartitionState]) -> str:
 
 def hash16(text: str) -> bytes:
     """16 bytes that stand for a text in keys, whose length LMDB limits."""
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=16).digest()
+    # "surrogatepass": reads may ask for ids that no experience can have.
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _hash_number(value: bytes) -> int:

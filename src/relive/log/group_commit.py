@@ -49,13 +49,27 @@ class GroupCommit(Generic[Request, Result]):
 
     def submit(self, request: Request) -> Result:
         """Commit the request, alone or with others; returns once it is committed."""
-        mine: _Waiting[Request, Result] = _Waiting(request)
         with self._lock:
-            self._queue.append(mine)
-            mine.leads = not self._busy
+            waiting = None
+            if self._busy or self._last_size > 1:
+                waiting = self._queued(request)
             self._busy = True
-            if len(self._queue) >= self._last_size:
-                self._gathered.notify()
+        if waiting is not None:
+            return self._wait(waiting)
+        try:
+            return self._commit([request])[0]
+        finally:
+            self._hand_over([])
+
+    def _queued(self, request: Request) -> _Waiting[Request, Result]:
+        waiting: _Waiting[Request, Result] = _Waiting(request)
+        waiting.leads = not self._busy
+        self._queue.append(waiting)
+        if len(self._queue) >= self._last_size:
+            self._gathered.notify()
+        return waiting
+
+    def _wait(self, mine: _Waiting[Request, Result]) -> Result:
         if not mine.leads:
             mine.called.acquire()  # ends: the running leader calls, and every commit is bounded
         if mine.leads:

@@ -28,7 +28,8 @@ _MAX_IDLE = 4
 _IDLE_S = 60.0
 
 # What one consumer may hold that nobody has asked for yet. 16 MB read as fast as 64, 4 MB a fifth
-# slower (6 kB records, more than 100,000 a second).
+# slower (6 kB records, more than 100,000 a second). What it holds is handed out also if another
+# process has truncated it meanwhile: it was the log's, and nothing is left out.
 _QUEUE_KB = 16_384
 _FETCH_BYTES = 4 * 1024 * 1024
 # How long the broker holds a request when there is nothing; records end it at once. It is also how

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 if TYPE_CHECKING:
+    from relive.log.memory import MemoryLog
     from relive.testing.broker import Broker
+    from relive.testing.clock import TurningClock
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +49,24 @@ def make_kafka_topic(kafka_broker: "Broker") -> Iterator[Callable[..., str]]:
 def kafka_topic(make_kafka_topic: Callable[..., str]) -> str:
     """The name of a fresh topic of one partition."""
     return make_kafka_topic()
+
+
+@pytest.fixture
+def turning_clock() -> "TurningClock":
+    """A clock that stands still: `turning_clock()` says microseconds, `.advance(s)` turns it."""
+    from relive.testing.clock import TurningClock
+
+    return TurningClock()
+
+
+@pytest.fixture
+def memory_log(turning_clock: "TurningClock") -> "Iterator[MemoryLog]":
+    """An event log of one partition in memory, whose clock is `turning_clock`."""
+    from relive.log.memory import MemoryLog
+
+    log = MemoryLog(clock_us=turning_clock)
+    yield log
+    log.close()
 
 
 def broker_or_skip(environ: Mapping[str, str], directory: Path) -> "Broker":

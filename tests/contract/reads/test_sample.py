@@ -1,0 +1,123 @@
+"""What `sample` promises, of the embedded buffer and of the client alike."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from relive.errors import InvalidQuery
+
+NOW_S = 1_800_000_000.0
+
+
+def rows(batch):
+    return [(item.id, item.probability, item.weight) for item in batch]
+
+
+@pytest.mark.parametrize("strategy", ["prioritized", "uniform", "fifo", "lifo", "highest_priority"])
+@pytest.mark.parametrize("replace", [False, True])
+def test_both_ways_draw_the_same_batch_at_the_same_positions(
+    both, make_experiences, strategy, replace
+):
+    embedded, _ = both
+    embedded.buffer.add_many(make_experiences(40))
+
+    one, other = (
+        way.sample(16, seed=7, replace=replace, now=NOW_S, alpha=0.8, beta=0.5, strategy=strategy)
+        for way in both
+    )
+
+    assert len(one) == 16
+    assert rows(one) == rows(other)
+    assert [item.experience.priority for item in one] == [
+        item.experience.priority for item in other
+    ]
+
+
+def test_a_seed_gives_the_same_batch_again(reads, make_experiences):
+    reads.buffer.add_many(make_experiences(40))
+
+    one = reads.sample(8, seed=3, now=NOW_S)
+    again = reads.sample(8, seed=3, now=NOW_S)
+    other = reads.sample(8, seed=4, now=NOW_S)
+
+    assert rows(one) == rows(again) != rows(other)
+    assert one.retrieval_id != again.retrieval_id
+    assert (one.seed, one.now) == (3, NOW_S)
+
+
+def test_a_batch_names_the_seed_that_was_drawn_for_it(reads, make_experiences):
+    reads.buffer.add_many(make_experiences(40))
+
+    drawn = reads.sample(8)
+
+    assert rows(reads.sample(8, seed=drawn.seed, now=drawn.now)) == rows(drawn)
+
+
+def test_a_batch_says_what_it_was_drawn_from(reads, make_experiences):
+    token = reads.buffer.add_many(make_experiences(3))[-1]
+
+    batch = reads.sample(2, seed=1)
+
+    assert batch.positions[token.partition] > token.position
+    assert (batch.epoch, batch.degraded) == (0, False)
+    assert batch[0].experience.id == batch[0].id
+    assert max(item.weight for item in batch) == 1.0
+
+
+def test_without_replacement_every_live_one_comes_at_most_once(reads, make_experiences):
+    reads.buffer.add_many(make_experiences(5))
+
+    assert sorted(item.id for item in reads.sample(50)) == ["x0", "x1", "x2", "x3", "x4"]
+
+
+def test_with_replacement_as_many_come_as_are_asked_for(reads, make_experiences):
+    reads.buffer.add_many(make_experiences(5))
+
+    assert len(reads.sample(50, replace=True)) == 50
+
+
+def test_nothing_is_drawn_where_nothing_is(reads):
+    assert list(reads.sample(5)) == []
+
+
+def test_an_n_of_0_draws_nothing(reads, make_experiences):
+    reads.buffer.add_many(make_experiences(5))
+
+    assert list(reads.sample(0)) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "field"),
+    [
+        (-1, {}, "n"),
+        (100_001, {}, "n"),
+        (1.5, {}, "n"),
+        (True, {}, "n"),
+        (1, {"seed": -1}, "seed"),
+        (1, {"seed": 2**63}, "seed"),
+        (1, {"seed": 1.0}, "seed"),
+        (1, {"now": math.nan}, "now"),
+        (1, {"now": -1.0}, "now"),
+        (1, {"alpha": -0.1}, "alpha"),
+        (1, {"beta": math.inf}, "beta"),
+        (1, {"strategy": "best"}, "strategy"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(reads, make_experiences, n, options, field):
+    reads.buffer.add_many(make_experiences(3))
+
+    with pytest.raises(InvalidQuery) as refused:
+        reads.sample(n, **options)
+
+    assert refused.value.field == field
+
+
+def test_numpy_numbers_will_do(reads, make_experiences):
+    reads.buffer.add_many(make_experiences(5))
+
+    batch = reads.sample(np.int32(2), seed=np.int64(9), now=np.float64(NOW_S), alpha=np.float32(1))
+
+    assert (len(batch), batch.seed) == (2, 9)

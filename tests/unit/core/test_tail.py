@@ -1,0 +1,83 @@
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relive.consumers import MemoryStore
+from relive.core.tail import Changes, KeyValues, NoState, Table, Tail
+
+KEYS = st.binary(min_size=1, max_size=2)
+TABLES = st.sampled_from([Table.ROWS, Table.USES])  # one kept in order, one put in order
+WRITES = st.lists(st.tuples(TABLES, KEYS, st.none() | st.binary(max_size=3)), max_size=30)
+Model = dict[tuple[Table, bytes], bytes]
+
+
+def write(tail: Tail, model: Model, writes: list[tuple[Table, bytes, bytes | None]]) -> None:
+    for table, key, value in writes:
+        if value is None:
+            tail.delete(table, key)
+            model.pop((table, key), None)
+        else:
+            tail.put(table, key, value)
+            model[table, key] = value
+
+
+def assert_reads_as(tables: KeyValues, model: Model, start: bytes, stop: bytes) -> None:
+    for table in (Table.ROWS, Table.USES, Table.IDS):
+        mine = sorted((key, value) for (t, key), value in model.items() if t is table)
+        inside = [(key, value) for key, value in mine if start <= key < stop]
+        assert list(tables.scan(table, start, stop)) == inside
+        for key in {key for _, key in model} | {start, stop}:
+            assert tables.get(table, key) == model.get((table, key))
+
+
+@given(WRITES, WRITES, WRITES, KEYS, KEYS)
+def test_a_tail_reads_as_one_map_of_all_writes(
+    below: list[tuple[Table, bytes, bytes | None]],
+    first: list[tuple[Table, bytes, bytes | None]],
+    second: list[tuple[Table, bytes, bytes | None]],
+    start: bytes,
+    stop: bytes,
+) -> None:
+    store, model = MemoryStore(), Model()
+    base = Tail(store)
+    write(base, model, below)
+    store.commit(base.changes)
+    tail = Tail(store)
+    write(tail, model, first)
+    assert_reads_as(tail, model, start, stop)
+
+    # And again over what was committed.
+    store.commit(tail.changes)
+    tail.clear()
+    assert_reads_as(store, model, start, stop)
+    write(tail, model, second)
+    assert_reads_as(tail, model, start, stop)
+
+
+@given(WRITES)
+def test_the_tables_below_stay_as_they_are(
+    writes: list[tuple[Table, bytes, bytes | None]],
+) -> None:
+    store = MemoryStore()
+    store.commit({Table.ROWS: {b"a": b"1", b"\x80": b"2"}})
+    write(Tail(store), Model(), writes)
+    assert list(store.scan(Table.ROWS, b"", b"\xff")) == [(b"a", b"1"), (b"\x80", b"2")]
+
+
+def test_a_cleared_tail_shows_what_lies_below() -> None:
+    tail = Tail(NoState())
+    tail.put(Table.ROWS, b"a", b"1")
+    tail.clear()
+    assert tail.get(Table.ROWS, b"a") is None
+    assert not any(tail.changes.values())
+
+
+@pytest.mark.parametrize("below", [NoState, MemoryStore])
+def test_deleting_what_is_not_there_is_no_error(below: Callable[[], KeyValues]) -> None:
+    tail = Tail(below())
+    tail.delete(Table.ROWS, b"a")
+    assert list(tail.scan(Table.ROWS, b"", b"\xff")) == []
+    changes: Changes = tail.changes
+    assert changes[Table.ROWS] == {b"a": None}
