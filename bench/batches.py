@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.measure import per_second
 from bench.workload import experiences
+
 from relive.buffer import Experience
 from relive.log import EventLog, open_log
 from relive.producers import Publisher

@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.measure import per_second, turns_ms
 from bench.workload import experiences
+
 from relive.buffer import BufferConfig, ExperienceBuffer
 from relive.producers.compose import Composer
 from relive.schemas import encode

@@ -13,9 +13,9 @@ from typing import Any
 
 import grpc
 import numpy as np
-
 from bench.measure import turns_ms
 from bench.workload import experiences
+
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
 from relive.client import Client
 from relive.index_service.rpc_health import health

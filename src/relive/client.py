@@ -82,7 +82,6 @@ class Client:
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
                 ("grpc.initial_reconnect_backoff_ms", first),
-                ("grpc.min_reconnect_backoff_ms", first),
                 ("grpc.max_reconnect_backoff_ms", longest),
             ],
         )

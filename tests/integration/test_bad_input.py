@@ -23,6 +23,7 @@ from relive.errors import (
 from relive.log import open_log
 from relive.log.port import Bounds
 from relive.producers import Publisher
+from relive.producers.compose import Composer, keyed_record
 from relive.testing.ports import free_ports
 
 NAN, INF = math.nan, math.inf
@@ -140,10 +141,20 @@ def test_one_bad_experience_refuses_all_that_were_added_with_it(place: Place) ->
         assert "good" not in buffer
 
 
-def test_a_wrong_dimension_from_a_publisher_is_set_aside(place: Place) -> None:
-    """A publisher does not read the log, so it cannot know the dimension: the fold refuses it."""
+@pytest.mark.usefixtures("nothing_is_written")
+def test_a_publisher_refuses_another_dimension_than_the_log_has(place: Place) -> None:
     with Publisher(place.url) as publisher:
-        publisher.publish(Experience(id="wrong", visual=np.ones(7))).result(30)
+        with pytest.raises(InvalidExperience) as refused:
+            publisher.publish(Experience(id="wrong", visual=np.ones(7)))
+        assert shows(refused.value, "visual", "7 dimensions")
+
+
+def test_a_wrong_dimension_from_another_producer_is_set_aside(place: Place) -> None:
+    """A producer that is not ours may not look: the fold has the last word."""
+    event = Composer().experience(Experience(id="wrong", visual=np.ones(7)))
+    log = open_log(place.url)
+    log.append([keyed_record(event, 1)])
+    log.close()
     with ExperienceBuffer.open(place.directory) as buffer:
         assert buffer.ids() == ["first"]
         assert buffer.stats().quarantined == 1

@@ -34,7 +34,8 @@ class RetrievalRecorder:
         self._event_log = log
         self._waiting: deque[NewRecord] = deque()
         self._changed = threading.Condition()
-        self._busy = False
+        self._taken = 0  # records that left the queue so far
+        self._settled = 0  # those of them that are durable or lost
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="relive-retrievals", daemon=True)
         self._thread.start()
@@ -45,17 +46,19 @@ class RetrievalRecorder:
             self._waiting.extend(records)
             while len(self._waiting) > _MAX_WAITING:
                 self._waiting.popleft()
+                self._taken += 1
                 self.lost += 1
             self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until everything queued is durable.
+        """Wait until everything queued so far is durable or lost.
 
         Raises:
             LogUnavailable: it did not happen in time.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s):
+            target = self._taken + len(self._waiting)
+            if not self._changed.wait_for(lambda: self._settled >= target, timeout_s):
                 raise LogUnavailable(f"retrieval events were not recorded within {timeout_s} s")
 
     def close(self) -> None:
@@ -71,16 +74,16 @@ class RetrievalRecorder:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return
-                self._busy = True
             if not self._closed:
                 time.sleep(_GATHER_S)
             with self._changed:
                 group = [
                     self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_RECORDS))
                 ]
+                self._taken += len(group)
             self._append(group)
             with self._changed:
-                self._busy = False
+                self._settled = self._taken
                 self._changed.notify_all()
 
     def _append(self, group: list[NewRecord]) -> None:

@@ -27,6 +27,9 @@ from relive.schemas import (
 )
 from relive.schemas.events import EVENT_ID_BYTES
 
+# Of 512 bytes each, the longest there are, they take three quarters of what a record may.
+_IDS_PER_RECORD = 1_500
+
 
 def now_us() -> int:
     """Microseconds since the epoch."""
@@ -141,7 +144,10 @@ class Composer:
         partitions: int,
         seed: int | None = None,
     ) -> list[NewRecord]:
-        """The records that say what a search or a sample returned: one per partition touched."""
+        """The records that say what a search or a sample returned, by partition touched.
+
+        One for each, or more where the ids would not fit into one.
+        """
 
         def home(scored: tuple[str, float]) -> int:
             return partition_of(scored[0], partitions)
@@ -150,11 +156,13 @@ class Composer:
         read = tuple(positions.get(partition, 0) for partition in range(partitions))
         records = []
         for partition, group in groupby(sorted(scored_ids, key=home), key=home):
-            ids, scores = zip(*group, strict=True)
-            event = ExperiencesRetrieved(
-                _new_event_id(), self.source, at, retrieval_id, kind, ids, scores, seed, read
-            )
-            records.append(NewRecord(partition, b"", encode(event)))
+            mine = list(group)
+            for start in range(0, len(mine), _IDS_PER_RECORD):
+                ids, scores = zip(*mine[start : start + _IDS_PER_RECORD], strict=True)
+                event = ExperiencesRetrieved(
+                    _new_event_id(), self.source, at, retrieval_id, kind, ids, scores, seed, read
+                )
+                records.append(NewRecord(partition, b"", encode(event)))
         return records
 
 

@@ -24,6 +24,7 @@ from relive.errors import (
 from relive.log import EventLog, NewRecord, open_log
 from relive.log.port import check_records
 from relive.producers.compose import Composer, keyed_record
+from relive.producers.dimensions import Dimensions
 from relive.schemas import ExperienceRecorded, OutcomeReported
 
 _log = logging.getLogger(__name__)
@@ -69,12 +70,14 @@ class Publisher:
     ) -> None:
         self._event_log = open_log(log) if isinstance(log, str) else log
         self._owns_log = isinstance(log, str)
+        self._dimensions = Dimensions(self._event_log)
         self._composer = Composer()
         self._queue_bytes = queue_bytes
         self._delivery_timeout_s = delivery_timeout_s
         self._queue: deque[_Outgoing] = deque()
         self._queued_bytes = 0
-        self._in_flight = 0
+        self._taken = 0  # events that left the queue so far
+        self._settled = 0  # those of them that are durable or have failed
         self._changed = threading.Condition()
         self._closed = False
         self._give_up_at = float("inf")
@@ -94,12 +97,14 @@ class Publisher:
             timeout_s: how long to wait for room in the queue.
 
         Raises:
-            InvalidExperience: see `Experience`.
+            InvalidExperience: see `Experience`; also for a dimension that differs from the log's.
             PayloadTooLarge: it does not fit a record.
             PublisherFull: the queue stayed full.
             BufferClosed: the publisher is closed.
         """
-        return self._submit(self._composer.experience(experience), timeout_s)
+        event = self._composer.experience(experience)
+        self._dimensions.check(event)
+        return self._submit(event, timeout_s)
 
     def report_outcome(
         self,
@@ -133,9 +138,10 @@ class Publisher:
             LogUnavailable: it did not happen in time; sending goes on.
         """
         with self._changed:
-            if not self._changed.wait_for(self._idle, timeout_s):
+            target = self._taken + len(self._queue)
+            if not self._changed.wait_for(lambda: self._settled >= target, timeout_s):
                 raise LogUnavailable(
-                    f"{len(self._queue) + self._in_flight} events were not acknowledged within "
+                    f"{target - self._settled} events were not acknowledged within "
                     f"{timeout_s} s: {self._last_error}"
                 )
 
@@ -196,9 +202,6 @@ class Publisher:
                 self._changed.notify_all()
         return outgoing.future
 
-    def _idle(self) -> bool:
-        return not self._queue and not self._in_flight
-
     def _send_all(self) -> None:
         while True:
             with self._changed:
@@ -206,11 +209,11 @@ class Publisher:
                 group = self._next_group()
                 if not group:
                     return
-                self._in_flight = len(group)
+                self._taken += len(group)
                 self._changed.notify_all()
             self._send(group)
             with self._changed:
-                self._in_flight = 0
+                self._settled = self._taken
                 self._changed.notify_all()
 
     def _next_group(self) -> list[_Outgoing]:

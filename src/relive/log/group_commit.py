@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from relive.errors import LogUnavailable
+
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
@@ -36,7 +38,8 @@ class GroupCommit(Generic[Request, Result]):
 
     Args:
         commit: takes the requests of one round and returns their results in the same order. What
-            it raises is raised to every caller of the round.
+            it raises is raised to every caller of the round; an interrupt to its own thread only,
+            and LogUnavailable to the others.
     """
 
     def __init__(self, commit: Callable[[Sequence[Request]], Sequence[Result]]) -> None:
@@ -71,7 +74,11 @@ class GroupCommit(Generic[Request, Result]):
 
     def _wait(self, mine: _Waiting[Request, Result]) -> Result:
         if not mine.leads:
-            mine.called.acquire()  # ends: the running leader calls, and every commit is bounded
+            try:
+                mine.called.acquire()  # ends: the leader calls, and every commit is bounded
+            except BaseException:
+                self._leave(mine)
+                raise
         if mine.leads:
             self._lead()
         if mine.error is not None:
@@ -79,19 +86,36 @@ class GroupCommit(Generic[Request, Result]):
         return mine.result  # type: ignore[return-value]
 
     def _lead(self) -> None:
-        with self._lock:
-            self._gathered.wait_for(lambda: len(self._queue) >= self._last_size, _GATHER_S)
-            group, self._queue = self._queue, []
-            self._last_size = len(group)
+        """Commit for all who wait; the leader is the first of them."""
+        group: list[_Waiting[Request, Result]] = []
         try:
+            with self._lock:
+                self._gathered.wait_for(lambda: len(self._queue) >= self._last_size, _GATHER_S)
+                group, self._queue = self._queue, []
+                self._last_size = len(group)
             results = self._commit([waiting.request for waiting in group])
             for waiting, result in zip(group, results, strict=True):
                 waiting.result = result
         except BaseException as error:  # noqa: BLE001 - it belongs to every caller of the round
-            for waiting in group:
-                waiting.error = error
+            if not group:
+                group = [self._queue.pop(0)]
+            others = error
+            if not isinstance(error, Exception):  # an interrupt is the leader's own
+                others = LogUnavailable("the thread that appended for this one was interrupted")
+            group[0].error = error
+            for waiting in group[1:]:
+                waiting.error = others
         finally:
             self._hand_over(group)
+
+    def _leave(self, mine: _Waiting[Request, Result]) -> None:
+        """Wait no longer, because of an interrupt; others must not wait for this one to lead."""
+        with self._lock:
+            if mine not in self._queue:
+                return
+            self._queue.remove(mine)
+        if mine.leads:
+            self._hand_over([])
 
     def _hand_over(self, group: list[_Waiting[Request, Result]]) -> None:
         with self._lock:

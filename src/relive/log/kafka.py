@@ -79,7 +79,7 @@ class KafkaLog:
         writer_settings(self._cluster)
         reader_settings(self._cluster)
         deadline = self._cluster.deadline()
-        admin = Admin(self._cluster)
+        admin = Admin(self._cluster, topic)
         found = find_or_create(
             admin,
             topic,

@@ -35,19 +35,26 @@ SLICE_S = 0.1
 
 _RETRY_PAUSE_S = 0.05
 _ATTEMPT_MIN_S = 0.1
+# How long the first attempt at a request may take; each further one twice as long. A broker that
+# died or froze keeps a request, and librdkafka does not take it back to give it to another.
+_ATTEMPT_S = 1.0
 _REFRESH_MAX_S = 1.0
 
 # What passes by itself: restarts, elections, brokers that don't know yet what the controller does.
 _TRANSIENT = frozenset(
     {
         KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
         KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NETWORK_EXCEPTION,
         KafkaError.NOT_CONTROLLER,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.REPLICA_NOT_AVAILABLE,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.STALE_BROKER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._RESOLVE,
         KafkaError._TIMED_OUT,
@@ -81,7 +88,8 @@ class Cluster:
         Raises:
             InvalidConfig: the user set a property that the log decides.
         """
-        timeout_ms = max(1_000, int(self.timeout_s * 1_000))
+        # A third, so that there is time for another broker.
+        timeout_ms = max(1_000, int(self.timeout_s * 1_000 / 3))
         ours = {
             "bootstrap.servers": self.brokers,
             "client.id": "relive",
@@ -89,7 +97,7 @@ class Cluster:
             # By default a client of a broker that was down for a while waits up to 10 s.
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 500,
-            # A broker that froze, or whose machine is gone, is given up after this; default 60 s.
+            # A broker that froze, or whose machine is gone, is given up after this, not after 60 s.
             "socket.timeout.ms": timeout_ms,
             "socket.connection.setup.timeout.ms": timeout_ms,
             "socket.keepalive.enable": True,
@@ -120,8 +128,9 @@ class Admin:
         InvalidConfig: librdkafka refuses a property.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, topic: str) -> None:
         self.cluster = cluster
+        self._topic = topic
         settings = cluster.client_settings()
         try:
             self._client = AdminClient(settings, logger=ClientLogger())
@@ -147,12 +156,12 @@ class Admin:
             LogUnavailable: any other error, or no answer in time.
             BufferClosed: the log was closed meanwhile.
         """
+        attempt_s = _ATTEMPT_S
         while True:
-            # Half of it, so that another broker can be asked if this one is frozen.
-            left = max(_ATTEMPT_MIN_S, (deadline - time.monotonic()) / 2)
+            left = max(_ATTEMPT_MIN_S, deadline - time.monotonic())
             self._client.poll(0)  # passes on what librdkafka logs
             try:
-                parts = request(self._client, left)
+                parts = request(self._client, min(attempt_s, left))
                 return {key: self._result(part, deadline) for key, part in parts.items()}
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
@@ -160,13 +169,19 @@ class Admin:
                     raise
                 if error.code() not in _TRANSIENT or time.monotonic() >= deadline:
                     raise self.cluster.unavailable(error) from exception
+            attempt_s *= 2
+            self.refresh(deadline)
             self.pause()
 
-    def refresh(self, topic: str, deadline: float) -> None:
-        """Forget who leads the topic's partitions: the client would go on asking the old leader."""
+    def refresh(self, deadline: float) -> None:
+        """Find out who controls the cluster and leads the topic's partitions by now.
+
+        The client would go on waiting for the brokers that did, until it looks again by itself
+        after some minutes.
+        """
         left = max(_ATTEMPT_MIN_S, min(_REFRESH_MAX_S, deadline - time.monotonic()))
         with suppress(KafkaException):
-            self._client.list_topics(topic, timeout=left)
+            self._client.list_topics(self._topic, timeout=left)
 
     def pause(self) -> None:
         """A short time before something is tried again."""

@@ -36,6 +36,9 @@ _MOVED = frozenset(
     }
 )
 
+# What Kafka answers where no record is as young as asked for.
+_NO_SUCH_RECORD = -1
+
 _EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
@@ -105,7 +108,7 @@ class Topic:
         time_ms = max(0, -(-time_us // 1_000))
         specs = [OffsetSpec.for_timestamp(time_ms), _LATEST]
         position, end = self._offsets([partition], specs, deadline)[partition]
-        return position if position >= 0 else end
+        return end if position == _NO_SUCH_RECORD else position
 
     def truncate_before(self, partition: int, position: int, deadline: float) -> None:
         """Remove records for good, as `EventLog.truncate_before` says."""
@@ -160,11 +163,18 @@ class Topic:
                 ).items()
             }
 
-        answers = self._ask(request, deadline)
-        return {
-            partition: [answers[partition, n].offset for n in range(len(specs))]
-            for partition in partitions
-        }
+        while True:
+            answers = self._ask(request, deadline)
+            if all(_is_known(specs[n], answer.offset) for (_, n), answer in answers.items()):
+                return {
+                    partition: [answers[partition, n].offset for n in range(len(specs))]
+                    for partition in partitions
+                }
+            # A leader that was elected a moment ago does not know yet, and that is no error.
+            if time.monotonic() >= deadline:
+                raise self._admin.cluster.unavailable("the leader does not know its bounds")
+            self._admin.refresh(deadline)
+            self._admin.pause()
 
     def _ask(
         self,
@@ -181,5 +191,9 @@ class Topic:
                     raise self._admin.cluster.unavailable(error) from exception
             if error.code() in UNKNOWN:
                 self._verify(deadline)
-            self._admin.refresh(self.name, deadline)
+            self._admin.refresh(deadline)
             self._admin.pause()
+
+
+def _is_known(spec: OffsetSpec, offset: int) -> bool:
+    return offset >= (0 if spec in (_EARLIEST, _LATEST) else _NO_SUCH_RECORD)

@@ -43,8 +43,8 @@ _LOCK_POLL_S = (0.000_05, 0.002)
 # A read stops at this many bytes, so that large records don't pile up in memory.
 _MAX_READ_BYTES = 32 * 1024 * 1024
 
-# 32 kB pages hold 6 kB records without overflow pages: twice the batch throughput of 4 kB pages, the
-# same latency of a single append (docs/ARCHITECTURE.md, "Log"). The WAL is kept at 16 MB: writing
+# 32 kB pages hold 6 kB records without overflow pages: twice the batch throughput of 4 kB pages,
+# the same latency of a single append (docs/ARCHITECTURE.md, "Log"). The WAL is kept at 16 MB: writing
 # over an existing WAL costs half the fdatasync of one that grows.
 _PAGE_BYTES = 32_768
 _CHECKPOINT_PAGES = 500

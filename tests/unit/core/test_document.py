@@ -85,7 +85,9 @@ def test_a_document_that_contains_itself_is_refused() -> None:
         to_json("metadata", loop)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1,]", "nan", "1e999", '"\\ud800"', "[" * 70 + "]" * 70])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1,]", "nan", "1e999", '"\\ud800"', "[" * 70 + "]" * 70]
+)
 def test_text_that_to_json_never_writes_is_refused(text: str) -> None:
     with pytest.raises(InvalidExperience):
         check_json("metadata", text, object)

@@ -26,9 +26,7 @@ def vectors(dim: int) -> st.SearchStrategy[Vector]:
 
 def pairs(visual_dim: int, text_dim: int) -> st.SearchStrategy[Pair]:
     visual, text = vectors(visual_dim), vectors(text_dim)
-    return (
-        st.tuples(visual, text) | st.tuples(visual, st.none()) | st.tuples(st.none(), text)
-    )  # type: ignore[return-value]
+    return st.tuples(visual, text) | st.tuples(visual, st.none()) | st.tuples(st.none(), text)  # type: ignore[return-value]
 
 
 def cos(a: Vector, b: Vector) -> float:
@@ -103,7 +101,9 @@ def test_scores_are_those_of_the_definition(metric: Metric, mode: HybridMode) ->
         expected = brute_force(metric, mode, configured, asked, query, row)
         got = score(space, prepared, row)
         # Rows are kept as float32.
-        assert got == pytest.approx(expected, rel=2e-5, abs=2e-5 if metric is Metric.COSINE else 0.05)
+        assert got == pytest.approx(
+            expected, rel=2e-5, abs=2e-5 if metric is Metric.COSINE else 0.05
+        )
 
         # And the scan orders as the score does: the two differ by what all rows share.
         other: Pair = (np.full(dims[0], 0.5, np.float32), None)
@@ -159,9 +159,7 @@ def test_neither_query_nor_rows_are_modified(dtype: Any) -> None:
 @pytest.mark.parametrize("metric", list(Metric))
 @pytest.mark.parametrize("mode", list(HybridMode))
 @pytest.mark.parametrize("width", [1, 3, 17, 768, 8_192, 8_193])
-def test_a_row_scores_the_same_in_any_company(
-    metric: Metric, mode: HybridMode, width: int
-) -> None:
+def test_a_row_scores_the_same_in_any_company(metric: Metric, mode: HybridMode, width: int) -> None:
     space = EmbeddingSpace(width, width, metric, mode)
     random = np.random.default_rng(1)
     rows = space.rows(

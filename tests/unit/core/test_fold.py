@@ -240,7 +240,11 @@ class Model:
         for name, raw_vector in dims.items():
             if raw_vector is not None:
                 fixed = getattr(self.settings, name)
-                if not raw_vector or len(raw_vector) % 4 or fixed not in (None, len(raw_vector) // 4):
+                if (
+                    not raw_vector
+                    or len(raw_vector) % 4
+                    or fixed not in (None, len(raw_vector) // 4)
+                ):
                     return False
                 if not np.isfinite(np.frombuffer(raw_vector, dtype="<f4")).all():
                     return False
@@ -589,7 +593,7 @@ def test_outcomes_may_come_before_or_after_their_experience(log: Log, random: An
     kept = [
         event
         for _, event in log
-        if isinstance(event, ExperienceRecorded) or isinstance(event, OutcomeReported)
+        if isinstance(event, ExperienceRecorded | OutcomeReported)
     ]
     recordings = [event for event in kept if isinstance(event, ExperienceRecorded)]
     outcomes = [event for event in kept if isinstance(event, OutcomeReported)]
@@ -835,7 +839,11 @@ def test_priority_updates_are_taken_one_version_at_a_time() -> None:
     (row,) = state.rows()
     assert (row.given_priority, row.version) == (0.9, 2)
     counters = state.counters
-    assert (counters.priority_updates, counters.stale_updates, counters.unknown_updates) == (2, 1, 1)
+    assert (counters.priority_updates, counters.stale_updates, counters.unknown_updates) == (
+        2,
+        1,
+        1,
+    )
 
 
 def test_clearing_keeps_what_was_counted() -> None:
@@ -849,9 +857,9 @@ def test_removals_say_why() -> None:
     state, _ = fresh()
     fold(state, encode(changed_settings(0, capacity=1)), 0)
     fold(state, encode(recorded(1, "a")), 1)
-    assert [c.cause for c in fold(state, encode(recorded(2, "b")), 2) if isinstance(c, Removed)] == [
-        Cause.EVICTED
-    ]
+    assert [
+        c.cause for c in fold(state, encode(recorded(2, "b")), 2) if isinstance(c, Removed)
+    ] == [Cause.EVICTED]
     assert [c.cause for c in fold(state, encode(retired(3, "b")), 3) if isinstance(c, Removed)] == [
         Cause.RETIRED
     ]
