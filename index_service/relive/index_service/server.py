@@ -382,7 +382,7 @@ def serve(
     event_log = open_log(f"file:{path}" if log is None else log, create=create)
     try:
         server = IndexServer(
-            lambda: _open_engine(event_log, path, options),
+            lambda: Engine(event_log, LmdbStore(path / "state"), options),
             event_log,
             listen=listen,
             insecure_listen=insecure_listen,
@@ -411,15 +411,6 @@ def _recover(server: IndexServer, config: ServeConfig, stop: threading.Event) ->
         server.recover(partial(_check_settings, config))
     except BaseException:
         stop.set()
-        raise
-
-
-def _open_engine(event_log: EventLog, path: Path, options: IndexOptions) -> Engine:
-    store = LmdbStore(path / "state")
-    try:
-        return Engine(event_log, store, options)
-    except BaseException:
-        store.close()
         raise
 
 

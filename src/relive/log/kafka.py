@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from relive.errors import InvalidConfig, LogUnavailable
-from relive.log.port import Bounds, NewRecord, Record, check_records
+from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
 
 
 class KafkaLog:
@@ -127,26 +127,26 @@ class KafkaLog:
         self, positions: Mapping[int, int], max_records: int = 1_000, wait_s: float = 0.0
     ) -> list[Record]:
         for partition in positions:
-            self._check_partition(partition)
+            check_partition(partition, self.partitions)
         self._cluster.check_open()
         return self._readers.read(positions, max_records, wait_s) if positions else []
 
     def bounds(self, partition: int) -> Bounds:
-        self._check_partition(partition)
+        check_partition(partition, self.partitions)
         deadline = self._cluster.deadline()
         found = self._topic.bounds([partition], deadline)[partition]
         self._topic.verify(self._fresh_s, deadline)
         return found
 
     def position_at(self, partition: int, time_us: int) -> int:
-        self._check_partition(partition)
+        check_partition(partition, self.partitions)
         deadline = self._cluster.deadline()
         position = self._topic.position_at(partition, time_us, deadline)
         self._topic.verify(self._fresh_s, deadline)
         return position
 
     def truncate_before(self, partition: int, position: int) -> None:
-        self._check_partition(partition)
+        check_partition(partition, self.partitions)
         self._topic.truncate_before(partition, position, self._cluster.deadline())
         # They may hold records that are gone now.
         self._readers.drop_idle()
@@ -155,7 +155,3 @@ class KafkaLog:
         self._cluster.closed.set()
         self._readers.drop_idle()
         self._writer.close()
-
-    def _check_partition(self, partition: int) -> None:
-        if not 0 <= partition < self.partitions:
-            raise ValueError(f"partition {partition} of a log that has {self.partitions}")

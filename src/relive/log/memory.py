@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 
 from relive.errors import BufferClosed, LogGap
-from relive.log.port import Bounds, NewRecord, Record, check_records
+from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
 
 
 def wall_clock_us() -> int:
@@ -58,6 +58,7 @@ class MemoryLog:
                 self._check_open()
                 found: list[Record] = []
                 for partition, position in positions.items():
+                    check_partition(partition, self.partitions)
                     bounds = self._bounds(partition)
                     if not bounds.first <= position <= bounds.end:
                         raise LogGap(partition, position, bounds.first, bounds.end)
@@ -70,17 +71,20 @@ class MemoryLog:
                 self._appended.wait(left)
 
     def bounds(self, partition: int) -> Bounds:
+        check_partition(partition, self.partitions)
         with self._appended:
             self._check_open()
             return self._bounds(partition)
 
     def position_at(self, partition: int, time_us: int) -> int:
+        check_partition(partition, self.partitions)
         with self._appended:
             self._check_open()
             times = [record.time_us for record in self._records[partition]]
             return self._first[partition] + bisect_left(times, time_us)
 
     def truncate_before(self, partition: int, position: int) -> None:
+        check_partition(partition, self.partitions)
         with self._appended:
             self._check_open()
             bounds = self._bounds(partition)

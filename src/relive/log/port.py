@@ -55,6 +55,9 @@ class Bounds:
 class EventLog(Protocol):
     """An append-only log. Every method may be called from any thread.
 
+    Every method raises ValueError for a partition that the log does not have, and LogMissing or
+    LogReplaced if the log was deleted, or made again, while it was open.
+
     No call waits for ever: where a backend has to wait for something outside the process, it
     raises LogUnavailable within its configured time.
     """
@@ -142,5 +145,14 @@ def check_records(records: Sequence[NewRecord], partitions: int) -> None:
         size = len(record.key) + len(record.value)
         if size > MAX_RECORD_BYTES:
             raise PayloadTooLarge(size, MAX_RECORD_BYTES)
-        if not 0 <= record.partition < partitions:
-            raise ValueError(f"partition {record.partition} of a log that has {partitions}")
+        check_partition(record.partition, partitions)
+
+
+def check_partition(partition: int, partitions: int) -> None:
+    """Refuse a partition that the log does not have.
+
+    Raises:
+        ValueError: names it.
+    """
+    if not 0 <= partition < partitions:
+        raise ValueError(f"partition {partition} of a log that has {partitions}")

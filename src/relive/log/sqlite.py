@@ -18,8 +18,9 @@ import uuid
 import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from relive.errors import (
     BufferClosed,
@@ -31,7 +32,9 @@ from relive.errors import (
     LogUnavailable,
 )
 from relive.log.group_commit import GroupCommit
-from relive.log.port import Bounds, NewRecord, Record, check_records
+from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
+
+Result = TypeVar("Result")
 
 FILE_NAME = "log.sqlite3"
 LOCK_NAME = "log.lock"
@@ -44,8 +47,8 @@ _LOCK_POLL_S = (0.000_05, 0.002)
 _MAX_READ_BYTES = 32 * 1024 * 1024
 
 # 32 kB pages hold 6 kB records without overflow pages: twice the batch throughput of 4 kB pages,
-# the same latency of a single append (docs/ARCHITECTURE.md, "Log"). The WAL is kept at 16 MB: writing
-# over an existing WAL costs half the fdatasync of one that grows.
+# the same latency of a single append (docs/ARCHITECTURE.md, "Log"). The WAL is kept at 16 MB:
+# writing over an existing WAL costs half the fdatasync of one that grows.
 _PAGE_BYTES = 32_768
 _CHECKPOINT_PAGES = 500
 
@@ -63,6 +66,7 @@ _READ = (
     "SELECT position, time_us, key, value, checksum FROM records WHERE position >= ?"
     " ORDER BY position LIMIT ?"
 )
+_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _LAST = "SELECT position, time_us FROM records ORDER BY position DESC LIMIT 1"
 _INSERT = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
 _STAMP = struct.Struct("<qq")
@@ -98,13 +102,16 @@ class SqliteLog:
         self._commits = GroupCommit(self._commit)
         self._appended = threading.Condition()
         self._closed = False
-        try:
-            self._writer = self._connect()
-            self._file = os.stat(self._path)
-            self._identity = self._set_up()
-        except sqlite3.DatabaseError as error:
-            os.close(self._lock_file)
-            raise LogDamaged(f"{self._path} is not a log: {error}") from error
+        with ExitStack() as undo:
+            undo.callback(os.close, self._lock_file)
+            try:
+                self._writer = self._connect()
+                undo.callback(self._writer.close)
+                self._file = os.stat(self._path)
+                self._identity = self._set_up()
+            except sqlite3.DatabaseError as error:
+                raise LogDamaged(f"{self._path} is not a log: {error}") from error
+            undo.pop_all()
 
     @property
     def partitions(self) -> int:
@@ -128,7 +135,9 @@ class SqliteLog:
     ) -> list[Record]:
         if not positions:
             return []
-        (position,) = (positions[partition] for partition in positions if _only(partition))
+        for partition in positions:
+            check_partition(partition, 1)
+        position = positions[0]
         deadline = time.monotonic() + wait_s
         while True:
             found = self._read(position, max_records)
@@ -140,12 +149,12 @@ class SqliteLog:
                     self._appended.wait(min(left, _POLL_S))
 
     def bounds(self, partition: int) -> Bounds:
-        _only(partition)
+        check_partition(partition, 1)
         with self._reader() as reader:
             return _bounds(reader)
 
     def position_at(self, partition: int, time_us: int) -> int:
-        _only(partition)
+        check_partition(partition, 1)
         with self._reader() as reader:
             bounds = _bounds(reader)
 
@@ -159,7 +168,7 @@ class SqliteLog:
             return bounds.first + bisect_left(positions, time_us, key=time_of)
 
     def truncate_before(self, partition: int, position: int) -> None:
-        _only(partition)
+        check_partition(partition, 1)
         self._check_open()
         with self._writer_lock, self._transaction() as writer:
             bounds = _bounds(writer)
@@ -273,10 +282,17 @@ class SqliteLog:
         connection = sqlite3.connect(
             self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _set_up(self) -> str:
+        tables = _retrying(self._timeout_s, lambda: self._writer.execute(_TABLES).fetchall())
+        if tables and ("records",) not in tables:
+            raise LogDamaged(f"{self._path} is not a log: it is another program's database")
         self._writer.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         self._writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         _retrying(self._timeout_s, lambda: self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL"))
@@ -341,12 +357,6 @@ def _checksum(position: int, time_us: int, key: bytes, value: bytes) -> int:
     return zlib.crc32(value, zlib.crc32(key, zlib.crc32(_STAMP.pack(position, time_us))))
 
 
-def _only(partition: int) -> bool:
-    if partition != 0:
-        raise ValueError(f"partition {partition} of a log that has 1")
-    return True
-
-
 def _create_private(path: Path) -> None:
     # Only when it is not there: closing a second descriptor of an open SQLite file would drop
     # the locks that this process holds on it.
@@ -367,15 +377,13 @@ def _translated(error: sqlite3.DatabaseError, path: Path) -> LogError:
     return LogDamaged(f"{path} is damaged: {error}")
 
 
-def _retrying(timeout_s: float, action: Callable[[], object]) -> None:
+def _retrying(timeout_s: float, action: Callable[[], Result]) -> Result:
     """Switching to WAL fails at once, whatever the timeout, while another process does the same."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            action()
+            return action()
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-        else:
-            return

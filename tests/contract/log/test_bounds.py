@@ -9,7 +9,6 @@ import pytest
 
 from relive.errors import LogGap
 from relive.log import Bounds, EventLog, NewRecord
-from relive.log.memory import MemoryLog
 
 if TYPE_CHECKING:
     from tests.contract.log.conftest import LogCase
@@ -145,12 +144,7 @@ def test_a_time_before_a_truncation_leads_to_the_first_position(case: LogCase) -
 
 
 @pytest.mark.parametrize("partition", [-1, 1, 7])
-def test_an_unknown_partition_has_nothing(
-    case: LogCase, partition: int, request: pytest.FixtureRequest
-) -> None:
-    if isinstance(case.open(), MemoryLog):
-        reason = "MemoryLog does not check the partition of anything but an append"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_an_unknown_partition_has_nothing(case: LogCase, partition: int) -> None:
     log = case.open()
     fill(log, 1)
     for ask in (
