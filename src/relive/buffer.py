@@ -422,6 +422,7 @@ def _store(path: Path) -> StateStore:
 def _put_in_force(config: BufferConfig, event_log: EventLog, engine: Engine) -> None:
     known = engine.settings if any(engine.positions().values()) else None
     wanted = config.settings(event_log.partitions, known)
+    engine.check_dims(wanted.visual_dim or 0, wanted.text_dim or 0)
     if wanted != known:
         composer = Composer()
         reason = "created" if known is None else "opened with other settings"

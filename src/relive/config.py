@@ -97,9 +97,9 @@ class BufferConfig(BaseSettings):
         self._check_together()
 
     def _check_together(self) -> None:
-        if self.visual_weight + self.text_weight <= 0.0:
+        if not 0.0 < self.visual_weight + self.text_weight < math.inf:
             weights = (self.visual_weight, self.text_weight)
-            raise InvalidConfig("visual_weight, text_weight", weights, "must not both be 0")
+            raise InvalidConfig("visual_weight, text_weight", weights, "must have a sum above 0")
         if self.hybrid_mode is HybridMode.AVERAGE and self.visual_dim and self.text_dim:
             EmbeddingSpace(self.visual_dim, self.text_dim, mode=self.hybrid_mode)
         if self.persistence_backend == "file":

@@ -32,7 +32,7 @@ from relive.core.row import Row
 from relive.core.sampling import Draw, Strategy, draw
 from relive.core.settings import Settings
 from relive.core.state import Counters, PartitionState
-from relive.errors import ConsumerStopped, InvalidQuery
+from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.scan import Scanner, installed_scanner
@@ -112,10 +112,16 @@ class Engine:
         """Recover: fold everything in the log, then follow it in the background.
 
         Raises:
+            InvalidConfig: the options do not fit what is in the log.
             NotCaughtUp: recovery took longer than the timeout.
             ConsumerStopped, LogUnavailable: see `Materializer.catch_up`.
         """
-        self._materializer.catch_up(timeout_s=timeout_s)
+        try:
+            self._materializer.catch_up(timeout_s=timeout_s)
+        except ConsumerStopped:
+            if isinstance(self._materializer.stopped, InvalidConfig):
+                raise self._materializer.stopped from None
+            raise
         self._materializer.start()
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
@@ -242,7 +248,7 @@ class Engine:
         text_weight: float | None = None,
     ) -> SearchResult:
         """The k nearest experiences at the positions reached; see `ExperienceBuffer.search`."""
-        _check_count("k", k, MAX_K)
+        k = _checked_count("k", k, MAX_K)
 
         def search_once() -> SearchResult | None:
             view = self._index.view
@@ -276,7 +282,7 @@ class Engine:
         strategy: str = Strategy.PRIORITIZED,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
-        _check_count("n", n, MAX_SAMPLE)
+        n = _checked_count("n", n, MAX_SAMPLE)
         chosen = _checked_strategy(strategy)
         seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
         for name, value in (("alpha", alpha), ("beta", beta)):
@@ -456,11 +462,12 @@ def _agreed(name: str, dims: Sequence[int | None]) -> int:
     return fixed[0] if fixed else 0
 
 
-def _check_count(name: str, count: object, most: int) -> None:
+def _checked_count(name: str, count: object, most: int) -> int:
     if isinstance(count, bool) or not isinstance(count, int | np.integer):
         raise InvalidQuery(name, count, "must be a whole number")
     if not 0 <= count <= most:
         raise InvalidQuery(name, count, f"must be from 0 to {most}")
+    return int(count)
 
 
 def _checked_seed(seed: object) -> int:
