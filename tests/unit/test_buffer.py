@@ -29,6 +29,7 @@ from relive.index_service import Engine
 from relive.log import NewRecord, open_log
 from relive.log.memory import MemoryLog
 
+
 def config(**values: Any) -> BufferConfig:
     return BufferConfig(faiss_backend="cpu", **values)
 
@@ -84,9 +85,7 @@ def test_an_id_is_made_where_none_is_given(buffer: ExperienceBuffer) -> None:
 
 def test_documents_keep_their_types(buffer: ExperienceBuffer) -> None:
     document = {"n": 1, "f": 1.0, "b": True, "none": None, "ü": ["", {"deep": [-0.0, 2**63]}]}
-    buffer.add(
-        experience("x", trajectory=[document, {}], final_answer=document, metadata=document)
-    )
+    buffer.add(experience("x", trajectory=[document, {}], final_answer=document, metadata=document))
     got = buffer.get("x")
     assert got is not None
     assert repr(got.trajectory) == repr([document, {}])
@@ -768,7 +767,7 @@ def test_an_append_without_an_answer_can_be_tried_again(tmp_path: Path) -> None:
 
 
 def test_threads_add_and_search_and_every_count_is_right(tmp_path: Path) -> None:
-    adders, each, capacity = 4, 150, 200
+    adders, each, capacity = 4, 80, 150
     problems: list[object] = []
     done = threading.Event()
     with open_buffer(tmp_path, capacity=capacity) as buffer:
@@ -810,7 +809,11 @@ def test_threads_add_and_search_and_every_count_is_right(tmp_path: Path) -> None
         stats = buffer.stats()
         assert problems == []
         assert all(searches)
-        assert (stats.additions, stats.size, stats.index_size) == (adders * each, capacity, capacity)
+        assert (stats.additions, stats.size, stats.index_size) == (
+            adders * each,
+            capacity,
+            capacity,
+        )
         assert stats.evictions == adders * each - capacity
         assert (stats.quarantined, stats.conflicts, stats.retrievals_lost) == (0, 0, 0)
         assert stats.retrievals > 0
@@ -913,7 +916,7 @@ def test_a_second_process_sees_adds_and_removes(tmp_path: Path) -> None:
         with pytest.raises(DuplicateExperience):
             buffer.add(experience("theirs", question="other"))
         buffer.add(experience("late", question="other"))
-        buffer.flush()
+        assert tell("look") == "mine theirs more late"
         assert tell("add late") == "duplicate"
         process.stdin.close()
         assert process.wait(30) == 0

@@ -9,6 +9,7 @@ processes a lock file is held during the transaction; SQLite's own busy handler 
 from __future__ import annotations
 
 import fcntl
+import mmap
 import os
 import sqlite3
 import struct
@@ -19,8 +20,10 @@ import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from relive.errors import (
     BufferClosed,
@@ -68,8 +71,44 @@ _READ = (
 )
 _TABLES = "SELECT name FROM sqlite_master WHERE type = 'table'"
 _LAST = "SELECT position, time_us FROM records ORDER BY position DESC LIMIT 1"
-_INSERT = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
 _STAMP = struct.Struct("<qq")
+
+# One statement for many rows, and no BEGIN and COMMIT around it: each call into SQLite lets go of
+# the interpreter, and takes it back from threads that are making the next events meanwhile.
+_ROWS_PER_STATEMENT = 250
+
+
+class _End(NamedTuple):
+    """Where the next record goes, and the time before which it can't have been appended."""
+
+    position: int
+    time_us: int
+
+
+class _SharedEnd:
+    """A note in the lock file of where the log ends, for whoever holds the lock next.
+
+    Written after a commit, so it never says more than is there; where it says less, or nothing
+    that can be trusted, the log is asked.
+    """
+
+    _NOTE = struct.Struct("<qqI")
+
+    def __init__(self, lock_file: int) -> None:
+        os.ftruncate(lock_file, self._NOTE.size)
+        self._map = mmap.mmap(lock_file, self._NOTE.size)
+
+    def known(self) -> _End | None:
+        position, time_us, checksum = self._NOTE.unpack_from(self._map)
+        if checksum != zlib.crc32(_STAMP.pack(position, time_us)):
+            return None
+        return _End(position, time_us)
+
+    def note(self, end: _End) -> None:
+        self._NOTE.pack_into(self._map, 0, *end, zlib.crc32(_STAMP.pack(*end)))
+
+    def close(self) -> None:
+        self._map.close()
 
 
 class SqliteLog:
@@ -104,6 +143,8 @@ class SqliteLog:
         self._closed = False
         with ExitStack() as undo:
             undo.callback(os.close, self._lock_file)
+            self._end = _SharedEnd(self._lock_file)
+            undo.callback(self._end.close)
             try:
                 self._writer = self._connect()
                 undo.callback(self._writer.close)
@@ -170,7 +211,7 @@ class SqliteLog:
     def truncate_before(self, partition: int, position: int) -> None:
         check_partition(partition, 1)
         self._check_open()
-        with self._writer_lock, self._transaction() as writer:
+        with self._writer_lock, self._locked(), self._transaction() as writer:
             bounds = _bounds(writer)
             if not bounds.first <= position <= bounds.end:
                 raise LogGap(0, position, bounds.first, bounds.end)
@@ -185,6 +226,7 @@ class SqliteLog:
                 return
             self._closed = True
             self._writer.close()
+            self._end.close()
             os.close(self._lock_file)
             with self._readers_lock:
                 readers, self._readers = self._readers, []
@@ -196,27 +238,59 @@ class SqliteLog:
     # Appending
 
     def _commit(self, group: Sequence[Sequence[NewRecord]]) -> list[list[int]]:
-        with self._writer_lock, self._transaction() as writer:
-            return _insert(writer, group)
+        records = [record for each in group for record in each]
+        with self._writer_lock, self._locked():
+            start = self._insert(records)
+        positions = iter(range(start, start + len(records)))
+        return [list(islice(positions, len(each))) for each in group]
+
+    def _insert(self, records: Sequence[NewRecord]) -> int:
+        """Insert records durably, in one transaction; returns the first one's position."""
+        end = self._end.known() or _end(self._writer)
+        try:
+            return self._insert_at(end, records)
+        except sqlite3.IntegrityError:  # a process died between its commit and its note of it
+            return self._insert_at(_end(self._writer), records)
+
+    def _insert_at(self, end: _End, records: Sequence[NewRecord]) -> int:
+        now_us = max(time.time_ns() // 1_000, end.time_us)
+        rows = [
+            (at, now_us, r.key, r.value, _checksum(at, now_us, r.key, r.value))
+            for at, r in enumerate(records, end.position)
+        ]
+        if len(rows) <= _ROWS_PER_STATEMENT:
+            self._writer.execute(_insert_statement(len(rows)), list(chain.from_iterable(rows)))
+        else:
+            with self._transaction() as writer:
+                for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+                    some = rows[start : start + _ROWS_PER_STATEMENT]
+                    writer.execute(_insert_statement(len(some)), list(chain.from_iterable(some)))
+        self._end.note(_End(end.position + len(rows), now_us))
+        return end.position
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """The one write transaction of all processes; committed unless the body raises."""
+    def _locked(self) -> Iterator[None]:
+        """Keeps every other process's writers out; threads need the writer lock as well."""
         self._check_open()
         self._lock_against_processes()
         try:
             self._check_same_file()
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            finally:
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
+            yield
         except sqlite3.Error as error:
             raise LogUnavailable(f"cannot write {self._path}: {error}") from error
         finally:
             fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction, committed unless the body raises; needs `_locked`."""
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._writer
+            self._writer.execute("COMMIT")
+        finally:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
 
     def _lock_against_processes(self) -> None:
         deadline = time.monotonic() + self._timeout_s
@@ -298,7 +372,7 @@ class SqliteLog:
         _retrying(self._timeout_s, lambda: self._writer.execute("PRAGMA auto_vacuum = INCREMENTAL"))
         _retrying(self._timeout_s, lambda: self._writer.execute("PRAGMA journal_mode = WAL"))
         self._writer.execute("PRAGMA journal_size_limit = 67108864")
-        with self._transaction() as writer:
+        with self._locked(), self._transaction() as writer:
             for statement in _SCHEMA.split(";"):
                 writer.execute(statement)
             writer.executemany(
@@ -326,24 +400,17 @@ class SqliteLog:
             raise LogReplaced(self._identity, f"another file at {self._path}")
 
 
-def _insert(writer: sqlite3.Connection, group: Sequence[Sequence[NewRecord]]) -> list[list[int]]:
-    last = writer.execute(_LAST).fetchone()
-    if last is None:
-        (end,) = writer.execute("SELECT value FROM meta WHERE name = 'first'").fetchone()
-        now_us = time.time_ns() // 1_000
-    else:
-        end = last[0] + 1
-        now_us = max(time.time_ns() // 1_000, last[1])
-    positions = []
-    rows = []
-    for records in group:
-        positions.append(list(range(end, end + len(records))))
-        for record in records:
-            checksum = _checksum(end, now_us, record.key, record.value)
-            rows.append((end, now_us, record.key, record.value, checksum))
-            end += 1
-    writer.executemany(_INSERT, rows)
-    return positions
+def _end(connection: sqlite3.Connection) -> _End:
+    last = connection.execute(_LAST).fetchone()
+    if last is not None:
+        return _End(last[0] + 1, last[1])
+    (first,) = connection.execute("SELECT value FROM meta WHERE name = 'first'").fetchone()
+    return _End(first, 0)
+
+
+@cache
+def _insert_statement(rows: int) -> str:
+    return "INSERT INTO records VALUES " + ",".join(["(?, ?, ?, ?, ?)"] * rows)
 
 
 def _bounds(connection: sqlite3.Connection) -> Bounds:

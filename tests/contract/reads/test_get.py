@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ DOCUMENT = {
 }
 
 
-def types_of(value):
+def types_of(value: Any) -> Any:
     """The types of a document, all the way down."""
     if isinstance(value, dict):
         return {key: types_of(inner) for key, inner in value.items()}
@@ -35,14 +37,18 @@ def types_of(value):
     return type(value)
 
 
-def test_an_unknown_id_is_none(reads, make_experiences):
+def test_an_unknown_id_is_none(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(3))
 
     assert reads.get("nobody") is None
     assert reads.get("") is None
 
 
-def test_a_removed_one_is_none(reads, make_experiences):
+def test_a_removed_one_is_none(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(3))
     reads.buffer.remove("x1")
 
@@ -50,14 +56,14 @@ def test_a_removed_one_is_none(reads, make_experiences):
 
 
 @pytest.mark.parametrize("experience_id", [None, 7, b"x1"])
-def test_an_id_that_is_not_text_is_refused(reads, experience_id):
+def test_an_id_that_is_not_text_is_refused(reads: Any, experience_id: Any) -> None:
     with pytest.raises(InvalidQuery) as refused:
         reads.get(experience_id)
 
     assert refused.value.field == "id"
 
 
-def test_every_field_comes_back_as_it_went_in(reads):
+def test_every_field_comes_back_as_it_went_in(reads: Any) -> None:
     recorded = Experience(
         id="вопрос/1",
         visual=np.arange(8, dtype=np.float32),
@@ -91,7 +97,7 @@ def test_every_field_comes_back_as_it_went_in(reads):
             assert types_of(got) == types_of(wanted), field.name
 
 
-def test_what_was_left_out_comes_back_left_out(reads):
+def test_what_was_left_out_comes_back_left_out(reads: Any) -> None:
     reads.buffer.add(Experience(id="x", text=[1.0, 0.0, 0.0, 0.0]))
 
     found = reads.get("x")
@@ -103,7 +109,7 @@ def test_what_was_left_out_comes_back_left_out(reads):
 
 
 @pytest.mark.parametrize("answer", [None, True, 0, 0.0, "", "4", [], {}, [None], 3, 3.0])
-def test_a_final_answer_keeps_its_type(reads, answer):
+def test_a_final_answer_keeps_its_type(reads: Any, answer: Any) -> None:
     reads.buffer.add(Experience(id="x", text=[1.0, 0.0, 0.0, 0.0], final_answer=answer))
 
     found = reads.get("x").final_answer
@@ -112,14 +118,16 @@ def test_a_final_answer_keeps_its_type(reads, answer):
     assert types_of(found) == types_of(answer)
 
 
-def test_embeddings_that_come_back_cannot_be_written_to(reads, make_experiences):
+def test_embeddings_that_come_back_cannot_be_written_to(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(1))
 
     with pytest.raises(ValueError, match="read-only"):
         reads.get("x0").visual[0] = 1.0
 
 
-def test_priority_is_that_of_the_moment(reads):
+def test_priority_is_that_of_the_moment(reads: Any) -> None:
     reads.buffer.add(
         Experience(id="x", text=[1.0, 0, 0, 0], total_reward=1.0, model_confidence=0.5)
     )
@@ -127,7 +135,9 @@ def test_priority_is_that_of_the_moment(reads):
     assert reads.get("x").priority == pytest.approx(0.4 * 0.5 + 0.4, abs=1e-3)
 
 
-def test_statistics_are_the_same_in_both_ways(both, make_experiences):
+def test_statistics_are_the_same_in_both_ways(
+    both: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     embedded, _ = both
     embedded.buffer.add_many(make_experiences(120))
     embedded.buffer.remove("x110")
@@ -145,7 +155,9 @@ def test_statistics_are_the_same_in_both_ways(both, make_experiences):
     assert type(other) is BufferStats
 
 
-def test_an_outcome_counts_in_what_is_read_afterwards(reads, make_experiences):
+def test_an_outcome_counts_in_what_is_read_afterwards(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(3))
     result = reads.search(visual=[1.0] * 8, k=1)
 
@@ -158,7 +170,9 @@ def test_an_outcome_counts_in_what_is_read_afterwards(reads, make_experiences):
     assert reads.stats().outcomes == 1
 
 
-def test_of_two_reports_about_a_retrieval_the_higher_revision_holds(reads, make_experiences):
+def test_of_two_reports_about_a_retrieval_the_higher_revision_holds(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(1))
 
     reads.report("r1", "x0", success=True, revision=2)
@@ -168,7 +182,9 @@ def test_of_two_reports_about_a_retrieval_the_higher_revision_holds(reads, make_
     assert (found.retrieval_count, found.success_count) == (1, 1)
 
 
-def test_an_outcome_needs_no_retrieval(reads, make_experiences):
+def test_an_outcome_needs_no_retrieval(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(1))
 
     reads.report(None, "x0", success=False)
@@ -177,7 +193,9 @@ def test_an_outcome_needs_no_retrieval(reads, make_experiences):
     assert (found.retrieval_count, found.success_count) == (1, 0)
 
 
-def test_retrievals_count_once_they_are_flushed(reads, make_experiences):
+def test_retrievals_count_once_they_are_flushed(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(3))
     reads.search(visual=[1.0] * 8, k=3)
     reads.sample(3)
@@ -207,7 +225,9 @@ def test_retrievals_count_once_they_are_flushed(reads, make_experiences):
         ((None, "x0"), {"success": True, "revision": 1.0}, "revision"),
     ],
 )
-def test_an_outcome_that_makes_no_sense_is_refused_by_name(reads, arguments, options, field):
+def test_an_outcome_that_makes_no_sense_is_refused_by_name(
+    reads: Any, arguments: Any, options: dict[str, Any], field: str
+) -> None:
     with pytest.raises(InvalidExperience) as refused:
         reads.report(*arguments, **options)
 

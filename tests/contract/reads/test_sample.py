@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from relive.buffer import Experience
 from relive.errors import InvalidQuery
 
 NOW_S = 1_800_000_000.0
 
 
-def rows(batch):
+def rows(batch: Any) -> list[tuple[str, float, float]]:
     return [(item.id, item.probability, item.weight) for item in batch]
 
 
 @pytest.mark.parametrize("strategy", ["prioritized", "uniform", "fifo", "lifo", "highest_priority"])
 @pytest.mark.parametrize("replace", [False, True])
 def test_both_ways_draw_the_same_batch_at_the_same_positions(
-    both, make_experiences, strategy, replace
-):
+    both: Any, make_experiences: Callable[..., list[Experience]], strategy: str, replace: bool
+) -> None:
     embedded, _ = both
     embedded.buffer.add_many(make_experiences(40))
 
@@ -36,7 +39,9 @@ def test_both_ways_draw_the_same_batch_at_the_same_positions(
     ]
 
 
-def test_a_seed_gives_the_same_batch_again(reads, make_experiences):
+def test_a_seed_gives_the_same_batch_again(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(40))
 
     one = reads.sample(8, seed=3, now=NOW_S)
@@ -48,7 +53,9 @@ def test_a_seed_gives_the_same_batch_again(reads, make_experiences):
     assert (one.seed, one.now) == (3, NOW_S)
 
 
-def test_a_batch_names_the_seed_that_was_drawn_for_it(reads, make_experiences):
+def test_a_batch_names_the_seed_that_was_drawn_for_it(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(40))
 
     drawn = reads.sample(8)
@@ -56,7 +63,9 @@ def test_a_batch_names_the_seed_that_was_drawn_for_it(reads, make_experiences):
     assert rows(reads.sample(8, seed=drawn.seed, now=drawn.now)) == rows(drawn)
 
 
-def test_a_batch_says_what_it_was_drawn_from(reads, make_experiences):
+def test_a_batch_says_what_it_was_drawn_from(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     token = reads.buffer.add_many(make_experiences(3))[-1]
 
     batch = reads.sample(2, seed=1)
@@ -67,23 +76,29 @@ def test_a_batch_says_what_it_was_drawn_from(reads, make_experiences):
     assert max(item.weight for item in batch) == 1.0
 
 
-def test_without_replacement_every_live_one_comes_at_most_once(reads, make_experiences):
+def test_without_replacement_every_live_one_comes_at_most_once(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(5))
 
     assert sorted(item.id for item in reads.sample(50)) == ["x0", "x1", "x2", "x3", "x4"]
 
 
-def test_with_replacement_as_many_come_as_are_asked_for(reads, make_experiences):
+def test_with_replacement_as_many_come_as_are_asked_for(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(5))
 
     assert len(reads.sample(50, replace=True)) == 50
 
 
-def test_nothing_is_drawn_where_nothing_is(reads):
+def test_nothing_is_drawn_where_nothing_is(reads: Any) -> None:
     assert list(reads.sample(5)) == []
 
 
-def test_an_n_of_0_draws_nothing(reads, make_experiences):
+def test_an_n_of_0_draws_nothing(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(5))
 
     assert list(reads.sample(0)) == []
@@ -106,7 +121,13 @@ def test_an_n_of_0_draws_nothing(reads, make_experiences):
         (1, {"strategy": "best"}, "strategy"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(reads, make_experiences, n, options, field):
+def test_what_makes_no_sense_is_refused_by_name(
+    reads: Any,
+    make_experiences: Callable[..., list[Experience]],
+    n: Any,
+    options: dict[str, Any],
+    field: str,
+) -> None:
     reads.buffer.add_many(make_experiences(3))
 
     with pytest.raises(InvalidQuery) as refused:
@@ -115,7 +136,9 @@ def test_what_makes_no_sense_is_refused_by_name(reads, make_experiences, n, opti
     assert refused.value.field == field
 
 
-def test_numpy_numbers_will_do(reads, make_experiences):
+def test_numpy_numbers_will_do(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(5))
 
     batch = reads.sample(np.int32(2), seed=np.int64(9), now=np.float64(NOW_S), alpha=np.float32(1))

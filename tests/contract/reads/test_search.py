@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from relive.buffer import Experience
 from relive.errors import InvalidQuery
 
 VISUAL = [1.0, 0.5, -0.5, 2.0, 0.0, 0.1, 0.2, -1.0]
@@ -19,12 +22,12 @@ QUERIES = [
 ]
 
 
-def cosine(a, b):
+def cosine(a: Any, b: Any) -> Any:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
 
 
-def score(query, experience):
+def score(query: dict[str, Any], experience: Experience) -> Any:
     """The definition: Σ w·cos over the modalities both have, ÷ Σ w over those of the query."""
     weights = {
         "visual": query.get("visual_weight", 0.7),
@@ -38,7 +41,9 @@ def score(query, experience):
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_finds_what_brute_force_finds(reads, make_experiences, query):
+def test_finds_what_brute_force_finds(
+    reads: Any, make_experiences: Callable[..., list[Experience]], query: dict[str, Any]
+) -> None:
     stored = make_experiences(40)
     reads.buffer.add_many(stored)
 
@@ -52,7 +57,9 @@ def test_finds_what_brute_force_finds(reads, make_experiences, query):
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_both_ways_give_the_same_bits(both, make_experiences, query):
+def test_both_ways_give_the_same_bits(
+    both: Any, make_experiences: Callable[..., list[Experience]], query: dict[str, Any]
+) -> None:
     embedded, _ = both
     embedded.buffer.add_many(make_experiences(40))
 
@@ -64,7 +71,9 @@ def test_both_ways_give_the_same_bits(both, make_experiences, query):
     assert type(one[0].score) is type(other[0].score)
 
 
-def test_a_result_has_its_own_retrieval_id_and_positions(reads, make_experiences):
+def test_a_result_has_its_own_retrieval_id_and_positions(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     token = reads.buffer.add_many(make_experiences(3))[-1]
 
     one, other = reads.search(visual=VISUAL), reads.search(visual=VISUAL)
@@ -75,8 +84,10 @@ def test_a_result_has_its_own_retrieval_id_and_positions(reads, make_experiences
     assert (one.epoch, one.approximate, one.degraded) == (0, False, False)
 
 
-def test_a_hit_carries_the_experience(reads, make_experiences):
-    stored = make_experiences(1)[0]
+def test_a_hit_carries_the_experience(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
+    stored: Any = make_experiences(1)[0]
     reads.buffer.add(stored)
 
     (hit,) = reads.search(visual=VISUAL)
@@ -86,24 +97,28 @@ def test_a_hit_carries_the_experience(reads, make_experiences):
     np.testing.assert_array_equal(hit.experience.text, np.float32(stored.text))
 
 
-def test_k_of_0_finds_nothing(reads, make_experiences):
+def test_k_of_0_finds_nothing(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(3))
 
     assert len(reads.search(visual=VISUAL, k=0)) == 0
 
 
-def test_k_above_the_live_ones_finds_them_all(reads, make_experiences):
+def test_k_above_the_live_ones_finds_them_all(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     reads.buffer.add_many(make_experiences(5))
     reads.buffer.remove("x3")
 
     assert {hit.id for hit in reads.search(visual=VISUAL, k=100)} == {"x0", "x1", "x2", "x4"}
 
 
-def test_an_empty_buffer_has_no_hits(reads):
+def test_an_empty_buffer_has_no_hits(reads: Any) -> None:
     assert list(reads.search(visual=VISUAL)) == []
 
 
-def test_a_numpy_k_will_do(reads, make_experiences):
+def test_a_numpy_k_will_do(reads: Any, make_experiences: Callable[..., list[Experience]]) -> None:
     reads.buffer.add_many(make_experiences(5))
 
     assert len(reads.search(visual=VISUAL, k=np.int64(2))) == 2
@@ -132,7 +147,9 @@ def test_a_numpy_k_will_do(reads, make_experiences):
         ({"visual": VISUAL, "visual_weight": 0.0}, "visual_weight, text_weight"),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(reads, make_experiences, query, field):
+def test_what_makes_no_sense_is_refused_by_name(
+    reads: Any, make_experiences: Callable[..., list[Experience]], query: dict[str, Any], field: str
+) -> None:
     reads.buffer.add_many(make_experiences(3))
 
     with pytest.raises(InvalidQuery) as refused:
@@ -143,7 +160,9 @@ def test_what_makes_no_sense_is_refused_by_name(reads, make_experiences, query, 
     assert isinstance(refused.value.value, str)
 
 
-def test_a_refusal_reads_the_same_in_both_ways(both, make_experiences):
+def test_a_refusal_reads_the_same_in_both_ways(
+    both: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
     embedded, _ = both
     embedded.buffer.add_many(make_experiences(3))
     refusals = []

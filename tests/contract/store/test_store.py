@@ -14,7 +14,9 @@ Make = Callable[[], StateStore]
 
 
 @pytest.fixture(params=["memory", "lmdb"])
-def make(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+def make(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Make]:
     """Makes stores, each an empty one."""
     made: list[StateStore] = []
 
@@ -76,6 +78,7 @@ def test_a_scan_that_is_left_early_hinders_nothing(store: StateStore) -> None:
 def test_any_commits_read_as_one_map(make: Make) -> None:
     keys = st.binary(min_size=1, max_size=2)
     commits = st.lists(st.dictionaries(keys, st.none() | st.binary(max_size=3), max_size=8))
+    store = make()
 
     @given(commits, keys, keys)
     def holds(commits: list[dict[bytes, bytes | None]], start: bytes, stop: bytes) -> None:
@@ -92,7 +95,6 @@ def test_any_commits_read_as_one_map(make: Make) -> None:
         assert list(store.scan(Table.USES, start, stop)) == inside
         assert everything(store)[Table.USES] == model
 
-    store = make()
     holds()
 
 

@@ -257,7 +257,8 @@ class Model:
             return False
         for name, raw_vector in dims.items():
             if raw_vector is not None:
-                self.settings = replace(self.settings, **{name: len(raw_vector) // 4})
+                dim: dict[str, Any] = {name: len(raw_vector) // 4}
+                self.settings = replace(self.settings, **dim)
         row = ModelRow(event, raw, position, event.initial_priority)
         self.rows[event.experience_id] = row
         self.tally("additions")
@@ -379,7 +380,7 @@ CONTENTS = st.fixed_dictionaries(
         "text": st.sampled_from([None, None, vector(3)]),
     }
 )
-FLAWS = st.sampled_from(
+FLAWS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [
         {"model_confidence": 1.5},
         {"total_reward": math.nan},
@@ -590,11 +591,7 @@ def test_records_sent_again_later_change_nothing(log: Log, data: st.DataObject) 
 @given(logs(), st.randoms(use_true_random=False))
 def test_outcomes_may_come_before_or_after_their_experience(log: Log, random: Any) -> None:
     # Given nothing that takes experiences away, for then it matters who was there in time.
-    kept = [
-        event
-        for _, event in log
-        if isinstance(event, ExperienceRecorded | OutcomeReported)
-    ]
+    kept = [event for _, event in log if isinstance(event, ExperienceRecorded | OutcomeReported)]
     recordings = [event for event in kept if isinstance(event, ExperienceRecorded)]
     outcomes = [event for event in kept if isinstance(event, OutcomeReported)]
     shuffled: list[Event] = list(recordings)
@@ -784,7 +781,8 @@ def test_success_never_exceeds_retrievals_when_retrieval_events_are_off() -> Non
 def test_a_retrieval_counts_once_whichever_event_tells_of_it_first() -> None:
     told = retrieved(2, "r", ["a", "a"])
     used = reported(3, "a", retrieval_id="r", success=False)
-    for events in ([told, used], [used, told]):
+    orders: list[list[Event]] = [[told, used], [used, told]]
+    for events in orders:
         (row,) = folded_events(recorded(1, "a"), *events).rows()
         assert (row.retrieval_count, row.outcome_count, row.success_count) == (1, 1, 0)
 

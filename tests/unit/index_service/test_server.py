@@ -123,7 +123,9 @@ def refuses(client: Client) -> bool:
     return False
 
 
-def test_it_serves_only_once_it_has_recovered(make_case, make_client):
+def test_it_serves_only_once_it_has_recovered(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case()
     client = make_client(case)
     case.add("a", "b")
@@ -141,7 +143,9 @@ def test_it_serves_only_once_it_has_recovered(make_case, make_client):
     wait_until(lambda: health(case.server.address) == "SERVING")
 
 
-def test_a_recovery_that_fails_is_raised_and_never_serves(make_case, monkeypatch):
+def test_a_recovery_that_fails_is_raised_and_never_serves(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(engine: Engine) -> None:
         raise LogUnavailable("no broker")
 
@@ -155,7 +159,7 @@ def test_a_recovery_that_fails_is_raised_and_never_serves(make_case, monkeypatch
     assert health(case.server.address) == "NOT_SERVING"
 
 
-def test_an_engine_that_is_not_accepted_never_serves(make_case):
+def test_an_engine_that_is_not_accepted_never_serves(make_case: Callable[..., Case]) -> None:
     def refuse(engine: Engine) -> None:
         raise InvalidConfig("capacity", 7, "the log says 8")
 
@@ -168,7 +172,9 @@ def test_an_engine_that_is_not_accepted_never_serves(make_case):
     assert health(case.server.address) == "NOT_SERVING"
 
 
-def test_a_recovery_ends_when_the_server_is_closed(make_case, monkeypatch):
+def test_a_recovery_ends_when_the_server_is_closed(
+    make_case: Callable[..., Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
     recovering = threading.Event()
     start = Engine.start
 
@@ -181,7 +187,12 @@ def test_a_recovery_ends_when_the_server_is_closed(make_case, monkeypatch):
     case = make_case()
     case.add("a")
     case.server.start()
-    closing = threading.Thread(target=lambda: recovering.wait() and case.server.close())
+
+    def close() -> None:
+        recovering.wait()
+        case.server.close()
+
+    closing = threading.Thread(target=close)
     closing.start()
 
     with pytest.raises(ServiceUnavailable, match="stopping"):
@@ -190,8 +201,10 @@ def test_a_recovery_ends_when_the_server_is_closed(make_case, monkeypatch):
 
 
 def test_it_says_not_serving_and_refuses_reads_when_the_engine_has_stopped(
-    make_case, make_client, caplog
-):
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     case = make_case().serve()
     client = make_client(case)
     wait_until(lambda: health(case.server.address) == "SERVING")
@@ -204,7 +217,9 @@ def test_it_says_not_serving_and_refuses_reads_when_the_engine_has_stopped(
     assert "too much poison" in caplog.text
 
 
-def test_watchers_of_health_are_told_of_changes(make_case, cleanup):
+def test_watchers_of_health_are_told_of_changes(
+    make_case: Callable[..., Case], cleanup: ExitStack
+) -> None:
     case = make_case()
     case.server.start()
     channel = cleanup.enter_context(grpc.insecure_channel(case.server.address))
@@ -221,7 +236,7 @@ def test_watchers_of_health_are_told_of_changes(make_case, cleanup):
     assert next(states).status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-def test_reflection_names_the_service(make_case, cleanup):
+def test_reflection_names_the_service(make_case: Callable[..., Case], cleanup: ExitStack) -> None:
     case = make_case().serve()
     channel = cleanup.enter_context(grpc.insecure_channel(case.server.address))
     request = reflection_pb2.ServerReflectionRequest(list_services="")
@@ -235,7 +250,11 @@ def test_reflection_names_the_service(make_case, cleanup):
     assert "grpc.health.v1.Health" in names
 
 
-def test_without_min_positions_a_read_does_not_ask_the_log(make_case, make_client, monkeypatch):
+def test_without_min_positions_a_read_does_not_ask_the_log(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     case = make_case().serve()
 
     def refuse(*arguments: object) -> None:
@@ -246,7 +265,9 @@ def test_without_min_positions_a_read_does_not_ask_the_log(make_case, make_clien
     assert make_client(case).stats().size == 0
 
 
-def test_a_token_makes_a_read_include_the_write(make_case, make_client):
+def test_a_token_makes_a_read_include_the_write(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case().serve()
     client = make_client(case)
 
@@ -258,17 +279,23 @@ def test_a_token_makes_a_read_include_the_write(make_case, make_client):
     assert client.stats(min_positions=tokens).size == 2
 
 
-def test_the_token_of_an_outcome_makes_a_read_include_it(make_case, make_client):
+def test_the_token_of_an_outcome_makes_a_read_include_it(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case().serve()
     client = make_client(case)
     case.add("a")
 
     token = client.report_outcome("r", "a", success=True)
 
-    assert client.get("a", min_positions=token).success_count == 1
+    found = client.get("a", min_positions=token)
+    assert found is not None
+    assert found.success_count == 1
 
 
-def test_a_read_waits_for_an_append_that_is_still_to_come(make_case, make_client):
+def test_a_read_waits_for_an_append_that_is_still_to_come(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case().serve()
     client = make_client(case)
     appended = threading.Timer(0.3, case.add, ["a"])
@@ -280,7 +307,9 @@ def test_a_read_waits_for_an_append_that_is_still_to_come(make_case, make_client
     assert found is not None
 
 
-def test_positions_that_never_come_end_in_not_caught_up(make_case, make_client):
+def test_positions_that_never_come_end_in_not_caught_up(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case().serve()
     case.add("a")
 
@@ -291,7 +320,9 @@ def test_positions_that_never_come_end_in_not_caught_up(make_case, make_client):
     assert refused.value.reached == {0: 1}
 
 
-def test_a_call_without_a_deadline_ends_at_the_services_own(make_case, make_stub):
+def test_a_call_without_a_deadline_ends_at_the_services_own(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
     case = make_case(max_call_s=0.3).serve()
     request = pb.GetRequest(id="a", freshness=pb.Freshness(min_positions={0: 1}))
 
@@ -301,7 +332,9 @@ def test_a_call_without_a_deadline_ends_at_the_services_own(make_case, make_stub
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
 
 
-def test_a_request_may_wait_less_than_its_deadline(make_case, make_stub):
+def test_a_request_may_wait_less_than_its_deadline(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
     case = make_case().serve()
     freshness = pb.Freshness(min_positions={0: 1}, wait_s=0.0)
 
@@ -312,7 +345,9 @@ def test_a_request_may_wait_less_than_its_deadline(make_case, make_stub):
 
 
 @pytest.mark.parametrize("wait_s", [-1.0, float("nan")])
-def test_a_wait_that_makes_no_sense_is_refused(make_case, make_stub, wait_s):
+def test_a_wait_that_makes_no_sense_is_refused(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any], wait_s: float
+) -> None:
     case = make_case().serve()
     freshness = pb.Freshness(min_positions={0: 1}, wait_s=wait_s)
 
@@ -324,7 +359,9 @@ def test_a_wait_that_makes_no_sense_is_refused(make_case, make_stub, wait_s):
 
 
 @pytest.mark.parametrize("positions", [{1: 0}, {-1: 5}])
-def test_a_partition_that_the_log_does_not_have_is_refused(make_case, make_client, positions):
+def test_a_partition_that_the_log_does_not_have_is_refused(
+    make_case: Callable[..., Case], make_client: Callable[..., Client], positions: dict[int, int]
+) -> None:
     case = make_case().serve()
 
     with pytest.raises(InvalidQuery) as refused:
@@ -333,7 +370,11 @@ def test_a_partition_that_the_log_does_not_have_is_refused(make_case, make_clien
     assert refused.value.field == "min_positions"
 
 
-def test_calls_that_wait_leave_room_for_others(make_case, make_client, monkeypatch):
+def test_calls_that_wait_leave_room_for_others(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Two workers: one may wait for positions; the next such call is sent away."""
     waiting = threading.Event()
     catch_up = Engine.catch_up
@@ -360,7 +401,11 @@ def test_calls_that_wait_leave_room_for_others(make_case, make_client, monkeypat
     assert found[0].id == "a"
 
 
-def test_a_deadline_is_kept_whatever_the_engine_does(make_case, make_client, monkeypatch):
+def test_a_deadline_is_kept_whatever_the_engine_does(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stuck = threading.Event()
     monkeypatch.setattr(Engine, "get", lambda *arguments: stuck.wait(PATIENCE_S))
     case = make_case().serve()
@@ -373,8 +418,11 @@ def test_a_deadline_is_kept_whatever_the_engine_does(make_case, make_client, mon
 
 
 def test_an_unexpected_exception_is_told_briefly_and_harms_no_other_call(
-    make_case, make_client, monkeypatch, caplog
-):
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     case = make_case().serve()
     client = make_client(case)
 
@@ -392,7 +440,9 @@ def test_an_unexpected_exception_is_told_briefly_and_harms_no_other_call(
     assert client.stats().size == 0
 
 
-def test_a_reply_above_the_limit_is_refused_by_name(make_case, make_client):
+def test_a_reply_above_the_limit_is_refused_by_name(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case(max_message_bytes=10_000).serve()
     client = make_client(case)
     case.add(*map(str, range(20)), question="?" * 1_000)
@@ -408,7 +458,9 @@ def test_a_reply_above_the_limit_is_refused_by_name(make_case, make_client):
     assert len(client.search(visual=VECTOR, k=5)) == 5
 
 
-def test_a_request_above_the_limit_is_refused(make_case, make_client):
+def test_a_request_above_the_limit_is_refused(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case(max_message_bytes=10_000).serve()
 
     with pytest.raises(InvalidQuery) as refused:
@@ -417,7 +469,9 @@ def test_a_request_above_the_limit_is_refused(make_case, make_client):
     assert refused.value.field == "max_message_bytes"
 
 
-def test_vectors_must_be_whole_numbers(make_case, make_stub):
+def test_vectors_must_be_whole_numbers(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
     case = make_case().serve()
 
     with pytest.raises(grpc.RpcError) as refused:
@@ -427,7 +481,9 @@ def test_vectors_must_be_whole_numbers(make_case, make_stub):
     assert error_of(refused.value).attributes == '{"field": "visual", "value": "\'7 bytes\'"}'
 
 
-def test_what_a_message_leaves_out_has_the_documented_default(make_case, make_stub):
+def test_what_a_message_leaves_out_has_the_documented_default(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
     case = make_case().serve()
     stub = make_stub(case)
     case.add("a")
@@ -440,7 +496,9 @@ def test_what_a_message_leaves_out_has_the_documented_default(make_case, make_st
     assert not stub.Get(pb.GetRequest(id="b")).HasField("experience")
 
 
-def test_reports_of_two_clients_that_cite_nothing_both_count(make_case, make_client):
+def test_reports_of_two_clients_that_cite_nothing_both_count(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
     case = make_case().serve()
     case.add("a")
 
@@ -448,10 +506,13 @@ def test_reports_of_two_clients_that_cite_nothing_both_count(make_case, make_cli
     token = make_client(case).report_outcome(None, "a", success=False)
 
     found = make_client(case).get("a", min_positions=token)
+    assert found is not None
     assert (found.retrieval_count, found.success_count) == (2, 1)
 
 
-def test_a_reporters_name_is_checked(make_case, make_stub):
+def test_a_reporters_name_is_checked(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
     case = make_case().serve()
     request = pb.ReportOutcomeRequest(experience_id="a", success=True, source="x" * 513)
 
@@ -461,7 +522,11 @@ def test_a_reporters_name_is_checked(make_case, make_stub):
     assert error_of(refused.value).type == InvalidExperience.__name__
 
 
-def test_a_log_that_cannot_be_reached_fails_the_report_only(make_case, make_client, monkeypatch):
+def test_a_log_that_cannot_be_reached_fails_the_report_only(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     case = make_case().serve()
     client = make_client(case)
 
@@ -478,8 +543,10 @@ def test_a_log_that_cannot_be_reached_fails_the_report_only(make_case, make_clie
 
 
 def test_closing_finishes_the_calls_that_run_and_accepts_no_more(
-    make_case, make_client, monkeypatch
-):
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waiting = threading.Event()
     catch_up = Engine.catch_up
 
@@ -506,7 +573,11 @@ def test_closing_finishes_the_calls_that_run_and_accepts_no_more(
     assert found[0].id == "a"
 
 
-def test_what_runs_beyond_the_grace_time_is_cancelled(make_case, make_client, monkeypatch):
+def test_what_runs_beyond_the_grace_time_is_cancelled(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waiting = threading.Event()
     catch_up = Engine.catch_up
 
@@ -535,7 +606,7 @@ def test_what_runs_beyond_the_grace_time_is_cancelled(make_case, make_client, mo
     assert len(errors) == 1
 
 
-def test_closing_twice_is_fine(make_case):
+def test_closing_twice_is_fine(make_case: Callable[..., Case]) -> None:
     case = make_case().serve()
 
     case.server.close()
@@ -547,14 +618,16 @@ def test_closing_twice_is_fine(make_case):
 @pytest.mark.parametrize(
     "listen", ["0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.org:0", "localhost.example.org:0"]
 )
-def test_an_address_open_to_the_network_is_refused(listen):
+def test_an_address_open_to_the_network_is_refused(listen: str) -> None:
     with pytest.raises(InvalidConfig, match="insecure_listen") as refused:
         Case(listen=listen)
 
     assert refused.value.field == "listen"
 
 
-def test_an_address_open_to_the_network_is_taken_when_told_so(make_case):
+def test_an_address_open_to_the_network_is_taken_when_told_so(
+    make_case: Callable[..., Case],
+) -> None:
     case = make_case(listen="0.0.0.0:0", insecure_listen=True).serve()
     port = case.server.address.rpartition(":")[2]
 
@@ -564,21 +637,25 @@ def test_an_address_open_to_the_network_is_taken_when_told_so(make_case):
 
 
 @pytest.mark.parametrize("listen", ["", "localhost", ":0", "localhost:", "localhost:x", "h:65536"])
-def test_an_address_that_makes_no_sense_is_refused(listen):
+def test_an_address_that_makes_no_sense_is_refused(listen: str) -> None:
     with pytest.raises(InvalidConfig) as refused:
         Case(listen=listen)
 
     assert refused.value.field == "listen"
 
 
-def test_an_address_in_use_is_refused(make_case):
+def test_an_address_in_use_is_refused(make_case: Callable[..., Case]) -> None:
     case = make_case()
 
     with pytest.raises(InvalidConfig, match="cannot be listened on"):
         Case(listen=case.server.address)
 
 
-def test_refusals_are_not_logged(make_case, make_client, caplog):
+def test_refusals_are_not_logged(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     case = make_case().serve()
     caplog.set_level(logging.WARNING)
 
@@ -589,4 +666,5 @@ def test_refusals_are_not_logged(make_case, make_client, caplog):
 
 
 def error_of(failure: grpc.RpcError) -> pb.Error:
-    return pb.Error.FromString(dict(failure.trailing_metadata())[ERROR_KEY])
+    error: pb.Error = pb.Error.FromString(dict(failure.trailing_metadata())[ERROR_KEY])
+    return error

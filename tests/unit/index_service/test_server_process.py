@@ -120,7 +120,9 @@ def experiences(count: int) -> list[Experience]:
     return [Experience(id=f"x{at}", visual=rng.standard_normal(3)) for at in range(count)]
 
 
-def test_health_says_not_serving_until_it_has_recovered(start, buffer):
+def test_health_says_not_serving_until_it_has_recovered(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     buffer.add_many(experiences(50))
     service = start(hold=True)
 
@@ -135,7 +137,9 @@ def test_health_says_not_serving_until_it_has_recovered(start, buffer):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_a_running_call_finish(start, buffer, number):
+def test_a_signal_lets_a_running_call_finish(
+    start: Callable[..., Service], buffer: ExperienceBuffer, number: signal.Signals
+) -> None:
     service = start(grace_s=PATIENCE_S)
     service.wait_until("SERVING")
     found: list[Any] = []
@@ -158,7 +162,7 @@ def test_a_signal_lets_a_running_call_finish(start, buffer, number):
         health(service.address)
 
 
-def test_a_signal_ends_a_recovery(start, buffer):
+def test_a_signal_ends_a_recovery(start: Callable[..., Service], buffer: ExperienceBuffer) -> None:
     buffer.add_many(experiences(50))
     service = start(hold=True)
 
@@ -168,18 +172,24 @@ def test_a_signal_ends_a_recovery(start, buffer):
     assert service.process.wait(PATIENCE_S) == 0
 
 
-def test_a_read_waits_for_an_append_of_another_process(start, buffer):
+def test_a_read_waits_for_an_append_of_another_process(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     service = start()
     service.wait_until("SERVING")
     appended = threading.Timer(0.3, buffer.add, [Experience(id="a", visual=VECTOR)])
     appended.start()
 
     with Client(service.address, timeout_s=PATIENCE_S) as client:
-        assert client.get("a", min_positions={0: 2}).id == "a"
+        found = client.get("a", min_positions={0: 2})
+    assert found is not None
+    assert found.id == "a"
     appended.join()
 
 
-def test_positions_that_never_come_end_in_not_caught_up(start, buffer):
+def test_positions_that_never_come_end_in_not_caught_up(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     service = start()
     service.wait_until("SERVING")
 
@@ -189,7 +199,9 @@ def test_positions_that_never_come_end_in_not_caught_up(start, buffer):
     assert (refused.value.wanted, refused.value.reached) == ({0: 1_000}, {0: 1})
 
 
-def test_after_kill_9_it_answers_the_same(start, buffer):
+def test_after_kill_9_it_answers_the_same(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     buffer.add_many(experiences(200))
     quiet = {"record_retrievals": False}  # or what is read would change what is compared
     service = start(config=quiet)
@@ -197,7 +209,8 @@ def test_after_kill_9_it_answers_the_same(start, buffer):
     with Client(service.address) as client:
         before = answers(client)
         token = client.report_outcome("r", "x7", success=True)
-        counted = client.get("x7", min_positions=token).success_count
+        counted = client.get("x7", min_positions=token)
+        assert counted is not None
 
     os.kill(service.process.pid, signal.SIGKILL)
     service.process.wait(PATIENCE_S)
@@ -205,7 +218,9 @@ def test_after_kill_9_it_answers_the_same(start, buffer):
     again.wait_until("SERVING")
 
     with Client(again.address) as client:
-        assert client.get("x7").success_count == counted == 1
+        found = client.get("x7")
+        assert found is not None
+        assert found.success_count == counted.success_count == 1
         assert answers(client) == before
         assert client.stats().digest == buffer.stats().digest
 
@@ -216,7 +231,9 @@ def answers(client: Client) -> list[Any]:
     return [[(hit.id, hit.score) for hit in found], [item.id for item in drawn]]
 
 
-def test_a_client_finds_a_service_again_that_was_restarted(start, buffer):
+def test_a_client_finds_a_service_again_that_was_restarted(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     buffer.add_many(experiences(5))
     service = start()
     service.wait_until("SERVING")
@@ -237,7 +254,9 @@ def test_a_client_finds_a_service_again_that_was_restarted(start, buffer):
                 assert time.monotonic() < deadline
 
 
-def test_an_explicit_setting_that_contradicts_the_log_is_refused(start, buffer):
+def test_an_explicit_setting_that_contradicts_the_log_is_refused(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     service = start(config={"capacity": 7})
 
     assert service.hears() == [
@@ -251,7 +270,9 @@ def test_an_explicit_setting_that_contradicts_the_log_is_refused(start, buffer):
     ("config", "names"),
     [({"reward_weight": 0.9}, "reward_weight"), ({"visual_dim": 4}, "visual_dim")],
 )
-def test_the_contradicting_setting_is_named(start, buffer, config, names):
+def test_the_contradicting_setting_is_named(
+    start: Callable[..., Service], buffer: ExperienceBuffer, config: dict[str, Any], names: str
+) -> None:
     buffer.add_many(experiences(1))
     service = start(config=config)
 
@@ -261,14 +282,18 @@ def test_the_contradicting_setting_is_named(start, buffer, config, names):
     assert message.startswith(f"{names}: ")
 
 
-def test_settings_that_agree_with_the_log_are_accepted(start, buffer):
+def test_settings_that_agree_with_the_log_are_accepted(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     buffer.add_many(experiences(1))
     service = start(config={"capacity": 1_000, "visual_dim": 3, "text_dim": 5})
 
     service.wait_until("SERVING")
 
 
-def test_an_address_open_to_the_network_is_refused(start, buffer):
+def test_an_address_open_to_the_network_is_refused(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
     service = start(listen="0.0.0.0:0")
 
     assert service.address[0] == "InvalidConfig"

@@ -19,9 +19,12 @@ PROTO = "relive/schemas/index.proto"
 
 
 @pytest.mark.parametrize("name", ["index_pb2.py", "index_pb2.pyi", "index_pb2_grpc.py"])
-def test_generating_it_again_gives_the_same(tmp_path, name):
+def test_generating_it_again_gives_the_same(tmp_path: Path, name: str) -> None:
     root = SCHEMAS.parents[1]
-    common = importlib.util.find_spec("grpc_tools").submodule_search_locations[0] + "/_proto"
+    spec = importlib.util.find_spec("grpc_tools")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    common = spec.submodule_search_locations[0] + "/_proto"
     options = [f"--{kind}={tmp_path}" for kind in ("python_out", "pyi_out", "grpc_python_out")]
 
     assert protoc.main(["protoc", f"-I{root}", f"-I{common}", *options, PROTO]) == 0
@@ -30,11 +33,11 @@ def test_generating_it_again_gives_the_same(tmp_path, name):
     assert generated.read_text() == (SCHEMAS / name).read_text(), "run `make proto`"
 
 
-def test_a_message_holds_every_field_of_an_experience():
+def test_a_message_holds_every_field_of_an_experience() -> None:
     assert set(pb.Experience.DESCRIPTOR.fields_by_name) == set(Experience.__slots__)
 
 
-def test_a_reply_holds_every_statistic():
+def test_a_reply_holds_every_statistic() -> None:
     in_basis = {"epoch", "positions"}
 
     assert set(pb.StatsReply.DESCRIPTOR.fields_by_name) - {"basis"} == (
@@ -42,7 +45,7 @@ def test_a_reply_holds_every_statistic():
     )
 
 
-def test_messages_calls_and_fields_are_commented():
+def test_messages_calls_and_fields_are_commented() -> None:
     """Fields of one kind may share the comment above them."""
     above = ""
     for line in map(str.strip, (SCHEMAS / "index.proto").read_text().splitlines()):
