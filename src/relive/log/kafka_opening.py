@@ -50,7 +50,8 @@ def find_or_create(
     if describe(admin, name, deadline) is None:
         if not create:
             raise LogMissing(
-                f"Kafka at {admin.cluster.brokers} has no topic {name}; open it with create=True"
+                f"Kafka at {admin.cluster.brokers} has no topic {name}; "
+                "make it with relive log create, or open it with create=True"
             )
         _create(admin, name, partitions, replication, deadline)
     found = _described_with_leaders(admin, name, deadline)

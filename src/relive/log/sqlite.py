@@ -131,7 +131,10 @@ class SqliteLog:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _create_private(self._path)
         elif not self._path.exists():
-            raise LogMissing(f"there is no log in {directory}; open it with create=True")
+            raise LogMissing(
+                f"there is no log in {directory}; make it with relive log create, "
+                "or open it with create=True"
+            )
         self._lock_file = os.open(
             directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
