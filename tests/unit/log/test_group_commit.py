@@ -1,6 +1,6 @@
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 import pytest
@@ -201,6 +201,15 @@ def test_an_interrupt_while_gathering_lets_the_others_go_on(
     assert group.submit(5) == 50
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_waiting_caller_that_is_interrupted_is_not_waited_for(
     commits: Commits, group: GroupCommit[int, int]
 ) -> None:
