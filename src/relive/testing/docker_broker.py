@@ -30,6 +30,7 @@ from relive.testing.ports import free_ports
 OFFICIAL_IMAGE = f"apache/kafka:{KAFKA_VERSION}"
 BROKER_PORT = 9092
 CONTROLLER_PORT = 9093
+INTERNAL_PORT = 9094
 
 # The official image is 170 MB compressed; a registry that is slower than this is as good as none.
 PULL_TIMEOUT_S = 90.0
@@ -176,6 +177,13 @@ def _image_environment(bootstrap: str) -> dict[str, str]:
         controller=f"localhost:{CONTROLLER_PORT}",
         data="/var/lib/kafka/data",
     )
+    # The broker talks to itself as well (about transactions), and the advertised address is the
+    # host's: it needs one of its own, inside the container.
+    inside = f"INTERNAL://localhost:{INTERNAL_PORT}"
+    settings["listeners"] += f",{inside}"
+    settings["advertised.listeners"] += f",{inside}"
+    settings["listener.security.protocol.map"] += ",INTERNAL:PLAINTEXT"
+    settings["inter.broker.listener.name"] = "INTERNAL"
     environment = {f"KAFKA_{k.upper().replace('.', '_')}": v for k, v in settings.items()}
     return environment | {
         "KAFKA_HEAP_OPTS": JAVA_HEAP,
