@@ -1,5 +1,6 @@
 """The fold, against a slow model of it that was written from the design."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -346,6 +347,23 @@ def assert_same(state: PartitionState, tables: Tail, model: Model) -> None:
         name: n for name, n in expected_counters.items() if n
     }
     assert_nothing_left_over(tables, model)
+    assert state._digest == digest_anew(state, tables)
+
+
+def digest_anew(state: PartitionState, tables: Tail) -> int:
+    """The part of the digest that is kept up to date, summed up from what is there."""
+    ids = {row.position: row.experience_id.encode() for row in state.rows()}
+    hashed = [
+        *everything(tables, Table.ROWS).values(),
+        *everything(tables, Table.PARKED).values(),
+        *(raw for _, _, raw in state.quarantined()),
+        *(
+            ids[int.from_bytes(key[2:10], "big")] + key[10:] + use
+            for key, use in everything(tables, Table.USES).items()
+        ),
+    ]
+    digests = [hashlib.blake2b(value, digest_size=16).digest() for value in hashed]
+    return sum(int.from_bytes(digest, "little") for digest in digests) % 2**128
 
 
 def assert_nothing_left_over(tables: Tail, model: Model) -> None:
