@@ -25,7 +25,6 @@ class _PartitionColumns:
         self.ageless = np.zeros(room)
         self.factor = np.zeros(room)
         self.live = np.zeros(room, dtype=bool)
-        self.size = 0
 
     def extend(self, rows: Sequence[Row], weights: PriorityWeights) -> None:
         if self.count + len(rows) > len(self.positions):
@@ -37,7 +36,6 @@ class _PartitionColumns:
         self.factor[new] = [row.factor for row in rows]
         self.live[new] = True
         self.count += len(rows)
-        self.size += len(rows)
 
     def change(self, row: Row, weights: PriorityWeights) -> None:
         at = self._at(row.position)
@@ -46,7 +44,6 @@ class _PartitionColumns:
 
     def remove(self, position: int) -> None:
         self.live[self._at(position)] = False
-        self.size -= 1
 
     def _at(self, position: int) -> int:
         at = int(np.searchsorted(self.positions[: self.count], position))

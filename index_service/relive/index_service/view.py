@@ -108,6 +108,7 @@ class View:
         norm = max(segment.norm for segment in segments)
         margin = 2.0 * _ROUNDING * query.scan_norm * norm
         m = wanted + _SPARE
+        most = max(segment.size for segment in segments)
         while True:
             scanned = [_scan(segment, scanner, query, m) for segment in segments]
             scores = np.concatenate([scores for scores, _ in scanned])
@@ -119,7 +120,7 @@ class View:
                 for segment, (found, _) in zip(segments, scanned, strict=True)
                 if len(found) < segment.size
             ]
-            if all(worst < kth - margin for worst in cut):
+            if m >= most or all(worst < kth - margin for worst in cut):
                 break
             m *= 4
         return _best(segments, scanned, float(kth) - margin, query, wanted)

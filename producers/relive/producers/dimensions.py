@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relive.errors import InvalidExperience, UndecodableEvent
+from relive.core.experience import check_recorded
+from relive.errors import FieldError, InvalidExperience, UndecodableEvent
 from relive.log import EventLog
 from relive.schemas import ExperienceRecorded, SettingsChanged, decode
 
@@ -17,7 +18,7 @@ _FIELDS = ("visual", "text")
 class Dimensions:
     """What is known of a log's dimensions.
 
-    Knows what the beginning of the log says, and then what passes through `check`. It can know
+    Knows what the beginning of the log says, and then what is told to `fix`. It can know
     less than the fold, which has the last word, but never anything else.
     """
 
@@ -29,8 +30,10 @@ class Dimensions:
         for record in log.read({0: bounds.first}, _FIRST_RECORDS, _FIRST_WAIT_S):
             try:
                 event = decode(record.value)
-            except UndecodableEvent:
-                continue
+                if isinstance(event, ExperienceRecorded):
+                    check_recorded(event)
+            except (UndecodableEvent, FieldError):
+                continue  # the fold sets it aside
             if isinstance(event, SettingsChanged):
                 for field, dim in (("visual", event.visual_dim), ("text", event.text_dim)):
                     if dim is not None:
@@ -40,17 +43,19 @@ class Dimensions:
                     self._known.setdefault(field, dim)
 
     def check(self, event: ExperienceRecorded) -> None:
-        """Refuse an embedding of another dimension; fix what is not fixed yet.
+        """Refuse an embedding of another dimension.
 
         Raises:
             InvalidExperience: names the embedding.
         """
-        given = _given(event)
-        for field, dim in given.items():
+        for field, dim in _given(event).items():
             known = self._known.get(field, dim)
             if dim != known:
                 raise InvalidExperience(field, f"{dim} dimensions", f"this log has {known}")
-        self._known.update(given)
+
+    def fix(self, event: ExperienceRecorded) -> None:
+        """An event that was checked is on its way."""
+        self._known.update(_given(event))
 
 
 def _given(event: ExperienceRecorded) -> dict[str, int]:

@@ -104,7 +104,9 @@ class Publisher:
         """
         event = self._composer.experience(experience)
         self._dimensions.check(event)
-        return self._submit(event, timeout_s)
+        future = self._submit(event, timeout_s)
+        self._dimensions.fix(event)
+        return future
 
     def report_outcome(
         self,

@@ -828,10 +828,18 @@ def test_the_outcome_of_the_highest_revision_holds_in_any_order(order: tuple[int
 
 
 def test_an_outcome_waits_for_its_experience_only_so_long() -> None:
-    state = folded_events(reported(1, "late"), reported(2, "later"))
-    position = state.position
+    store = MemoryStore()
+    tables = Tail(store)
+    state = PartitionState(tables, 0, 1)
+    fold(state, encode(reported(1, "late")), 0)
+    fold(state, encode(reported(2, "later")), 1)
     for number in range(PARKED_FOR - 2):
-        fold(state, encode(retired(10 + number, "nobody")), position + number)
+        if number % 30_001 == 30_000:  # restarts change nothing about it
+            state.save()
+            store.commit(tables.changes)
+            tables = Tail(store)
+            state = PartitionState(tables, 0, 1)
+        fold(state, encode(retired(10 + number, "nobody")), state.position)
     assert state.counters.parked == 2
     fold(state, encode(recorded(3, "later")), state.position)
     assert (state.counters.parked, state.counters.orphans) == (0, 1)
@@ -842,6 +850,17 @@ def test_an_outcome_waits_for_its_experience_only_so_long() -> None:
     fold(state, encode(reported(1, "late")), state.position)
     assert [row.success_count for row in state.rows()] == [1, 1]
     assert state.recent.end - state.recent.start == WINDOW
+
+    # A window that has moved on is kept as it is, and nothing of what it left.
+    for number in range(2_500):
+        fold(state, encode(retired(10**6 + number, "nobody")), state.position)
+    state.save()
+    store.commit(tables.changes)
+    again = PartitionState(Tail(store), 0, 1)
+    assert (again.recent.start, again.recent.end) == (state.recent.start, state.recent.end)
+    assert again.digest() == state.digest()
+    kept = sum(len(ids) for ids in everything(Tail(store), Table.RECENT).values()) // 16
+    assert WINDOW <= kept <= WINDOW + 1_000
 
 
 def test_priority_updates_are_taken_one_version_at_a_time() -> None:

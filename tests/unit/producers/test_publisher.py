@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from relive.consumers import Materializer, MemoryStore
 from relive.core.experience import Experience
 from relive.core.partition import partition_of
+from relive.core.settings import Settings
 from relive.errors import (
     BufferClosed,
     InvalidExperience,
@@ -23,7 +25,8 @@ from relive.errors import (
 )
 from relive.log import NewRecord, open_log
 from relive.log.memory import MemoryLog
-from relive.producers import Publisher
+from relive.producers import Composer, Publisher
+from relive.producers.compose import everywhere, keyed_record
 from relive.schemas import ExperienceRecorded, OutcomeReported, decode
 
 
@@ -338,7 +341,8 @@ def test_a_url_opens_a_log_that_is_there(tmp_path: Path) -> None:
 FORGETFUL = """
 import sys
 from relive.core.experience import Experience
-from relive.producers import Publisher
+from relive.producers import Composer, Publisher
+from relive.producers.compose import everywhere, keyed_record
 publisher = Publisher(sys.argv[1])
 for n in range(200):
     publisher.publish(Experience(id=f"x{n}", visual=[1.0]))
@@ -375,3 +379,44 @@ def test_closing_goes_on_trying_what_is_queued(log: FlakyLog) -> None:
         time.sleep(0.005)
     publisher.close()
     assert future.result(0).id == "x"
+
+
+# Dimensions
+
+
+def put_in_force(log: MemoryLog, **values: Any) -> None:
+    events = [Composer().settings(Settings(**values), 1, "")]
+    log.append(everywhere(events))
+
+
+def test_a_dimension_that_the_log_has_fixed_is_kept_to(log: FlakyLog) -> None:
+    put_in_force(log, visual_dim=2)
+    with Publisher(log) as publisher:
+        publisher.publish(Experience(text=[1.0, 2.0, 3.0]))
+    with Publisher(log) as publisher:
+        with pytest.raises(InvalidExperience, match="this log has 2") as refused:
+            publisher.publish(Experience(visual=[1.0]))
+        assert refused.value.field == "visual"
+        with pytest.raises(InvalidExperience, match="this log has 3"):
+            publisher.publish(Experience(text=[1.0]))
+        publisher.publish(Experience(visual=[1.0, 2.0], text=[1.0, 2.0, 3.0]))
+    assert log.sizes[-1] == 1
+
+
+def test_what_is_refused_fixes_no_dimension(log: FlakyLog) -> None:
+    with Publisher(log) as publisher:
+        with pytest.raises(PayloadTooLarge):
+            publisher.publish(Experience(visual=[1.0] * 8, question="?" * 1_000_001))
+        publisher.publish(Experience(visual=[1.0] * 4))
+        with pytest.raises(InvalidExperience, match="this log has 4"):
+            publisher.publish(Experience(visual=[1.0] * 8))
+
+
+def test_what_the_fold_sets_aside_fixes_no_dimension(log: FlakyLog) -> None:
+    nonsense = Composer().experience(Experience(visual=[1.0] * 9))._replace(metadata="{")
+    log.append([NewRecord(0, b"", b"garbage"), keyed_record(nonsense, 1)])
+    with Publisher(log) as publisher:
+        publisher.publish(Experience(visual=[1.0] * 4))
+    materializer = Materializer(log, MemoryStore())
+    materializer.catch_up()
+    assert materializer.states[0].settings.visual_dim == 4
