@@ -10,7 +10,7 @@ from types import TracebackType
 
 from relive.config import BufferConfig
 from relive.consumers import LmdbStore, MemoryStore, StateStore
-from relive.core.experience import Experience, VectorLike, content_digest
+from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
 from relive.errors import (
     BufferClosed,
@@ -321,7 +321,7 @@ class ExperienceBuffer:
             tokens = {i: token for i, e in admitted.items() if (token := self._known(e))}
             new = {i: event for i, event in admitted.items() if i not in tokens}
             for experience_id, event in new.items():
-                self._unfolded.put(experience_id, _dims_of(event), None)
+                self._unfolded.put(experience_id, embedding_dims(event), None)
             return tokens, new
 
     def _known(self, event: ExperienceRecorded) -> Token | None:
@@ -361,11 +361,11 @@ class ExperienceBuffer:
                 self._unfolded.discard(experience_id)
                 if experience_id in tokens:
                     token = tokens[experience_id]
-                    self._unfolded.put(experience_id, _dims_of(event), token)
+                    self._unfolded.put(experience_id, embedding_dims(event), token)
             self._admission.notify_all()
 
     def _check_dims(self, events: list[ExperienceRecorded]) -> None:
-        given = [_dims_of(event) for event in events]
+        given = [embedding_dims(event) for event in events]
         dims = self._fixed_dims()
         first_of_its_kind = any(name not in dims for each in given for name in each)
         if first_of_its_kind:
@@ -398,11 +398,6 @@ class ExperienceBuffer:
             raise BufferClosed("the buffer")
 
 
-def _dims_of(event: ExperienceRecorded) -> dict[str, int]:
-    given = {"visual": event.visual, "text": event.text}
-    return {name: len(raw) // 4 for name, raw in given.items() if raw is not None}
-
-
 def _open_or_create(url: str) -> EventLog:
     try:
         # A log that is there may have any number of partitions.
@@ -424,11 +419,6 @@ def _put_in_force(config: BufferConfig, event_log: EventLog, engine: Engine) -> 
     wanted = config.settings(event_log.partitions, known)
     engine.check_dims(wanted.visual_dim or 0, wanted.text_dim or 0)
     if wanted != known:
-        composer = Composer()
         reason = "created" if known is None else "opened with other settings"
-        events = [
-            composer.settings(wanted, event_log.partitions, reason)
-            for _ in range(event_log.partitions)
-        ]
-        event_log.append(everywhere(events))
+        event_log.append(Composer().settings_records(wanted, event_log.partitions, reason))
         engine.catch_up()

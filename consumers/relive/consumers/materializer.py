@@ -171,7 +171,9 @@ class Materializer:
                     self._fold(self._read(behind, wait_s=0.0))
                 behind = self._behind(target)
             if behind:
-                self._read(behind, wait_s=min(left, 0.05))
+                records = self._read(behind, wait_s=min(left, 0.05))
+                with self._lock:
+                    self._fold(records)
 
     def start(self) -> None:
         """Follow the log in a thread of its own until closed."""

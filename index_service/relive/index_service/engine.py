@@ -10,13 +10,12 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
-from numbers import Real
 
 import numpy as np
 
 from relive.consumers import Materializer, StateStore
 from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
-from relive.core.experience import Experience, VectorLike, experience_from, vector_from
+from relive.core.experience import Experience, VectorLike, experience_from, is_number, vector_from
 from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
 from relive.core.priority import priority_at
 from relive.core.results import (
@@ -286,7 +285,7 @@ class Engine:
         chosen = _checked_strategy(strategy)
         seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
         for name, value in (("alpha", alpha), ("beta", beta)):
-            if not _is_number(value) or not math.isfinite(value) or value < 0:
+            if not is_number(value) or not math.isfinite(value) or value < 0:
                 raise InvalidQuery(name, value, "must be finite and at least 0")
         at_us = self._clock_us() if now is None else _microseconds(now)
         with self._materializer.locked() as states:
@@ -484,10 +483,6 @@ def _checked_strategy(strategy: str) -> Strategy:
 
 
 def _microseconds(now: float) -> int:
-    if not _is_number(now) or not 0 <= now < 1e11:
+    if not is_number(now) or not 0 <= now < 1e11:
         raise InvalidQuery("now", now, "must be seconds since the epoch")
     return round(now * 1e6)  # so that the time a batch reports gives the same batch again
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -135,6 +135,14 @@ class Composer:
             half_life_s=checked.weights.half_life_s,
         )
 
+    def settings_records(self, settings: Settings, partitions: int, reason: str) -> list[NewRecord]:
+        """The records that put settings in force, one for every partition.
+
+        Raises:
+            InvalidConfig: see `checked_settings`.
+        """
+        return everywhere([self.settings(settings, partitions, reason) for _ in range(partitions)])
+
     def retrievals(
         self,
         retrieval_id: str,

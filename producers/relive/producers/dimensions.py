@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relive.core.experience import check_recorded
+from relive.core.experience import check_recorded, embedding_dims
 from relive.errors import FieldError, InvalidExperience, UndecodableEvent
 from relive.log import EventLog
 from relive.schemas import ExperienceRecorded, SettingsChanged, decode
@@ -11,8 +11,6 @@ from relive.schemas import ExperienceRecorded, SettingsChanged, decode
 # experience of each kind, which in a log of any length are near its beginning.
 _FIRST_RECORDS = 200
 _FIRST_WAIT_S = 5.0
-
-_FIELDS = ("visual", "text")
 
 
 class Dimensions:
@@ -39,7 +37,7 @@ class Dimensions:
                     if dim is not None:
                         self._known.setdefault(field, dim)
             elif isinstance(event, ExperienceRecorded):
-                for field, dim in _given(event).items():
+                for field, dim in embedding_dims(event).items():
                     self._known.setdefault(field, dim)
 
     def check(self, event: ExperienceRecorded) -> None:
@@ -48,16 +46,11 @@ class Dimensions:
         Raises:
             InvalidExperience: names the embedding.
         """
-        for field, dim in _given(event).items():
+        for field, dim in embedding_dims(event).items():
             known = self._known.get(field, dim)
             if dim != known:
                 raise InvalidExperience(field, f"{dim} dimensions", f"this log has {known}")
 
     def fix(self, event: ExperienceRecorded) -> None:
         """An event that was checked is on its way."""
-        self._known.update(_given(event))
-
-
-def _given(event: ExperienceRecorded) -> dict[str, int]:
-    embeddings = zip(_FIELDS, (event.visual, event.text), strict=True)
-    return {field: len(raw) // 4 for field, raw in embeddings if raw is not None}
+        self._known.update(embedding_dims(event))

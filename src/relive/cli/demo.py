@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +164,3 @@ def _draw(steps: list[Step], picture: Path) -> None:
     axes.legend(loc="center right")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)
-
-
-def as_dict(report: DemoReport) -> dict[str, object]:
-    """The report for JSON."""
-    return asdict(report)

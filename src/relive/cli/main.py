@@ -8,19 +8,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
-from relive.cli.demo import as_dict, run_demo
+from relive.cli.demo import run_demo
 from relive.config import BufferConfig
 from relive.consumers import LmdbStore, Materializer, MemoryStore
 from relive.core.settings import EvictionPolicy
 from relive.errors import FieldError, InvalidConfig, ReliveError
 from relive.log import open_log
-from relive.producers.compose import Composer, everywhere
+from relive.producers.compose import Composer
 
 app = typer.Typer(
     help="Relive: an event-sourced experience buffer for agents that learn online.",
@@ -59,7 +60,7 @@ def demo(
     lost = report.experiences - report.recovered
     _print(
         as_json,
-        as_dict(report),
+        asdict(report),
         f"{report.experiences} images, answers right with the buffer "
         f"{report.accuracy_with_buffer:.1%} (last 500: {report.accuracy_last_500:.1%}), "
         f"without {report.accuracy_without_buffer:.1%}\n"
@@ -165,8 +166,6 @@ def stats(
 
     Example: relive stats localhost:50051 --json
     """
-    from dataclasses import asdict
-
     from relive.client import Client
 
     with Client(target) as client:
@@ -229,15 +228,8 @@ def create_log(
         known = materializer.states[0].settings if any(materializer.positions().values()) else None
         wanted = settings.settings(event_log.partitions, known)
         if wanted != known:
-            composer = Composer()
-            event_log.append(
-                everywhere(
-                    [
-                        composer.settings(wanted, event_log.partitions, "relive log create")
-                        for _ in range(event_log.partitions)
-                    ]
-                )
-            )
+            reason = "relive log create"
+            event_log.append(Composer().settings_records(wanted, event_log.partitions, reason))
         materializer.close()
         result = {
             "log": url,

@@ -17,12 +17,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 
-from relive.core.experience import VectorLike, embedding_bytes
+from relive.core.experience import VectorLike, embedding_bytes, is_number
 from relive.errors import InvalidConfig, InvalidQuery
 
 Float32Array = npt.NDArray[np.float32]
@@ -320,7 +319,6 @@ def _unit(vector: Float64Array) -> Float64Array:
 
 
 def _query_weight(name: str, weight: object) -> float:
-    is_number = isinstance(weight, Real) and not isinstance(weight, bool)
-    if not is_number or not math.isfinite(weight) or weight < 0.0:  # type: ignore[arg-type, operator]
+    if not is_number(weight) or not math.isfinite(weight) or weight < 0.0:
         raise InvalidQuery(name, weight, "must be finite and at least 0")
-    return float(weight)  # type: ignore[arg-type]
+    return float(weight)

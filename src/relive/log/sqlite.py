@@ -9,7 +9,6 @@ processes a lock file is held during the transaction; SQLite's own busy handler 
 from __future__ import annotations
 
 import fcntl
-import mmap
 import os
 import sqlite3
 import struct
@@ -23,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from relive.errors import (
     BufferClosed,
@@ -35,6 +34,7 @@ from relive.errors import (
     LogUnavailable,
 )
 from relive.log.group_commit import GroupCommit
+from relive.log.log_end import End, SharedEnd
 from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
 
 Result = TypeVar("Result")
@@ -78,39 +78,6 @@ _STAMP = struct.Struct("<qq")
 _ROWS_PER_STATEMENT = 250
 
 
-class _End(NamedTuple):
-    """Where the next record goes, and the time before which it can't have been appended."""
-
-    position: int
-    time_us: int
-
-
-class _SharedEnd:
-    """A note in the lock file of where the log ends, for whoever holds the lock next.
-
-    Written after a commit, so it never says more than is there; where it says less, or nothing
-    that can be trusted, the log is asked.
-    """
-
-    _NOTE = struct.Struct("<qqI")
-
-    def __init__(self, lock_file: int) -> None:
-        os.ftruncate(lock_file, self._NOTE.size)
-        self._map = mmap.mmap(lock_file, self._NOTE.size)
-
-    def known(self) -> _End | None:
-        position, time_us, checksum = self._NOTE.unpack_from(self._map)
-        if checksum != zlib.crc32(_STAMP.pack(position, time_us)):
-            return None
-        return _End(position, time_us)
-
-    def note(self, end: _End) -> None:
-        self._NOTE.pack_into(self._map, 0, *end, zlib.crc32(_STAMP.pack(*end)))
-
-    def close(self) -> None:
-        self._map.close()
-
-
 class SqliteLog:
     """The event log in a directory, as `EventLog` promises. One partition.
 
@@ -146,7 +113,7 @@ class SqliteLog:
         self._closed = False
         with ExitStack() as undo:
             undo.callback(os.close, self._lock_file)
-            self._end = _SharedEnd(self._lock_file)
+            self._end = SharedEnd(self._lock_file)
             undo.callback(self._end.close)
             try:
                 self._writer = self._connect()
@@ -255,7 +222,7 @@ class SqliteLog:
         except sqlite3.IntegrityError:  # a process died between its commit and its note of it
             return self._insert_at(_end(self._writer), records)
 
-    def _insert_at(self, end: _End, records: Sequence[NewRecord]) -> int:
+    def _insert_at(self, end: End, records: Sequence[NewRecord]) -> int:
         now_us = max(time.time_ns() // 1_000, end.time_us)
         rows = [
             (at, now_us, r.key, r.value, _checksum(at, now_us, r.key, r.value))
@@ -268,7 +235,7 @@ class SqliteLog:
                 for start in range(0, len(rows), _ROWS_PER_STATEMENT):
                     some = rows[start : start + _ROWS_PER_STATEMENT]
                     writer.execute(_insert_statement(len(some)), list(chain.from_iterable(some)))
-        self._end.note(_End(end.position + len(rows), now_us))
+        self._end.note(End(end.position + len(rows), now_us))
         return end.position
 
     @contextmanager
@@ -403,12 +370,12 @@ class SqliteLog:
             raise LogReplaced(self._identity, f"another file at {self._path}")
 
 
-def _end(connection: sqlite3.Connection) -> _End:
+def _end(connection: sqlite3.Connection) -> End:
     last = connection.execute(_LAST).fetchone()
     if last is not None:
-        return _End(last[0] + 1, last[1])
+        return End(last[0] + 1, last[1])
     (first,) = connection.execute("SELECT value FROM meta WHERE name = 'first'").fetchone()
-    return _End(first, 0)
+    return End(first, 0)
 
 
 @cache
