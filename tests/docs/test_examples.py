@@ -18,7 +18,8 @@ def run(*arguments: object, folder: Path, **environ: str) -> str:
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, **environ},
+        # Options meant for the tests around this one aren't the user's.
+        env={**os.environ, "PYTEST_ADDOPTS": "", **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
