@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -15,6 +14,7 @@ from relive.core.partition import partition_of
 from relive.core.settings import Settings, checked_settings
 from relive.errors import InvalidExperience
 from relive.log import NewRecord
+from relive.producers.random_ids import random_id
 from relive.schemas import (
     BufferCleared,
     Event,
@@ -25,7 +25,6 @@ from relive.schemas import (
     SettingsChanged,
     encode,
 )
-from relive.schemas.events import EVENT_ID_BYTES
 
 # Of 512 bytes each, the longest there are, they take three quarters of what a record may.
 _IDS_PER_RECORD = 1_500
@@ -43,7 +42,7 @@ def new_source() -> str:
 
 def new_id() -> str:
     """A unique id for an experience or a retrieval."""
-    return uuid.uuid4().hex
+    return random_id().hex()
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class Composer:
         """
         return recorded_event(
             experience,
-            event_id=_new_event_id(),
+            event_id=random_id(),
             source=self.source,
             new_id=new_id,
             now_us=now_us(),
@@ -88,7 +87,7 @@ class Composer:
             raise InvalidExperience("success", success, "must be True or False")
         at = now_us()
         return OutcomeReported(
-            event_id=_new_event_id(),
+            event_id=random_id(),
             source=self.source,
             event_time_us=at,
             experience_id=checked_id("experience_id", experience_id),
@@ -101,7 +100,7 @@ class Composer:
     def retired(self, experience_id: str, reason: str) -> ExperienceRetired:
         """The event that removes an experience."""
         return ExperienceRetired(
-            _new_event_id(),
+            random_id(),
             self.source,
             now_us(),
             checked_id("id", experience_id),
@@ -110,7 +109,7 @@ class Composer:
 
     def cleared(self, reason: str) -> BufferCleared:
         """The event that clears a partition."""
-        return BufferCleared(_new_event_id(), self.source, now_us(), checked_text("reason", reason))
+        return BufferCleared(random_id(), self.source, now_us(), checked_text("reason", reason))
 
     def settings(self, settings: Settings, partitions: int, reason: str) -> SettingsChanged:
         """The event that puts settings in force for a partition.
@@ -120,7 +119,7 @@ class Composer:
         """
         checked = checked_settings(settings, partitions)
         return SettingsChanged(
-            event_id=_new_event_id(),
+            event_id=random_id(),
             source=self.source,
             event_time_us=now_us(),
             reason=reason,
@@ -168,7 +167,7 @@ class Composer:
             for start in range(0, len(mine), _IDS_PER_RECORD):
                 ids, scores = zip(*mine[start : start + _IDS_PER_RECORD], strict=True)
                 event = ExperiencesRetrieved(
-                    _new_event_id(), self.source, at, retrieval_id, kind, ids, scores, seed, read
+                    random_id(), self.source, at, retrieval_id, kind, ids, scores, seed, read
                 )
                 records.append(NewRecord(partition, b"", encode(event)))
         return records
@@ -185,10 +184,6 @@ def keyed_record(
 def everywhere(events: Sequence[Event]) -> list[NewRecord]:
     """One record per partition, of one event for each."""
     return [NewRecord(partition, b"", encode(event)) for partition, event in enumerate(events)]
-
-
-def _new_event_id() -> bytes:
-    return os.urandom(EVENT_ID_BYTES)
 
 
 def _revision(revision: int) -> int:

@@ -12,6 +12,8 @@ from relive.schemas import ExperienceRecorded, SettingsChanged, decode
 _FIRST_RECORDS = 200
 _FIRST_WAIT_S = 5.0
 
+_FIELDS = ("visual", "text")
+
 
 class Dimensions:
     """What is known of a log's dimensions.
@@ -46,11 +48,15 @@ class Dimensions:
         Raises:
             InvalidExperience: names the embedding.
         """
-        for field, dim in embedding_dims(event).items():
+        dims = embedding_dims(event)
+        if dims.items() <= self._known.items():
+            return
+        for field, dim in dims.items():
             known = self._known.get(field, dim)
             if dim != known:
                 raise InvalidExperience(field, f"{dim} dimensions", f"this log has {known}")
 
     def fix(self, event: ExperienceRecorded) -> None:
         """An event that was checked is on its way."""
-        self._known.update(embedding_dims(event))
+        if len(self._known) < len(_FIELDS):
+            self._known.update(embedding_dims(event))

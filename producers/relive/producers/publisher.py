@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import TracebackType
 
 from relive.core.experience import Experience
@@ -38,12 +37,17 @@ _RETRY_S = (0.05, 2.0)
 DELIVERY_TIMEOUT_S = 120.0
 
 
-@dataclass(slots=True)
-class _Outgoing:
-    record: NewRecord
-    experience_id: str
-    give_up_at: float
-    future: Future[Token]
+class _Outgoing(Future[Token]):
+    """An event on its way, and what its publisher holds of it."""
+
+    def __init__(self, record: NewRecord, experience_id: str, give_up_at: float) -> None:
+        super().__init__()
+        self.record = record
+        self.experience_id = experience_id
+        self.give_up_at = give_up_at
+
+    def cancel(self) -> bool:
+        return False  # what may be on its way stays so
 
 
 class Publisher:
@@ -184,25 +188,28 @@ class Publisher:
         record = keyed_record(event, self._event_log.partitions)
         check_records([record], self._event_log.partitions)
         outgoing = _Outgoing(
-            record, event.experience_id, time.monotonic() + self._delivery_timeout_s, Future()
+            record, event.experience_id, time.monotonic() + self._delivery_timeout_s
         )
-        outgoing.future.set_running_or_notify_cancel()  # what may be on its way stays so
         with self._changed:
-            room = self._changed.wait_for(
-                lambda: self._closed or self._queued_bytes < self._queue_bytes, timeout_s
-            )
-            if self._closed:
-                raise BufferClosed("the publisher")
-            if not room:
-                raise PublisherFull(
-                    f"{self._queued_bytes} bytes have been waiting to be sent for {timeout_s} s; "
-                    f"{self._last_error}"
-                )
+            if self._closed or self._queued_bytes >= self._queue_bytes:
+                self._wait_for_room(timeout_s)
             self._queue.append(outgoing)
             self._queued_bytes += len(record.value)
             if len(self._queue) == 1:
                 self._changed.notify_all()
-        return outgoing.future
+        return outgoing
+
+    def _wait_for_room(self, timeout_s: float) -> None:
+        room = self._changed.wait_for(
+            lambda: self._closed or self._queued_bytes < self._queue_bytes, timeout_s
+        )
+        if self._closed:
+            raise BufferClosed("the publisher")
+        if not room:
+            raise PublisherFull(
+                f"{self._queued_bytes} bytes have been waiting to be sent for {timeout_s} s; "
+                f"{self._last_error}"
+            )
 
     def _send_all(self) -> None:
         while True:
@@ -252,7 +259,7 @@ class Publisher:
             else:
                 for outgoing, position in zip(group, positions, strict=True):
                     token = Token(outgoing.experience_id, outgoing.record.partition, position)
-                    outgoing.future.set_result(token)
+                    outgoing.set_result(token)
                 return
 
     def _still_worth_trying(self, group: list[_Outgoing], error: LogUnavailable) -> list[_Outgoing]:
@@ -264,7 +271,7 @@ class Publisher:
     def _fail(self, group: list[_Outgoing], error: ReliveError) -> None:
         for outgoing in group:
             self._undelivered.append(outgoing.experience_id)
-            outgoing.future.set_exception(error)
+            outgoing.set_exception(error)
 
     def _wait(self, pause: float) -> None:
         with self._changed:

@@ -9,14 +9,15 @@ knows which schema an id stands for.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, cast
 
-from fastavro import schemaless_reader, schemaless_writer
+from fastavro import schemaless_reader
 
 from relive.errors import UndecodableEvent
 from relive.schemas.events import EVENT_TYPES, Event
+from relive.schemas.flat_writer import record_writer
 from relive.schemas.released import ReleasedSchema, current_schema, schema_by_fingerprint
 
 SINGLE_OBJECT_MARKER = b"\xc3\x01"
@@ -31,18 +32,17 @@ _EVENT_TYPE_BY_NAME = {event_type.__name__: event_type for event_type in EVENT_T
 
 
 @cache
-def _writer(name: str) -> tuple[bytes, dict[str, Any]]:
-    schema = current_schema(name)
-    return SINGLE_OBJECT_MARKER + schema.fingerprint, schema.parsed
+def _encoder(event_type: type[Event]) -> Callable[[Event], bytes]:
+    schema = current_schema(event_type.__name__)
+    assert schema.field_names == event_type._fields, event_type
+    header = SINGLE_OBJECT_MARKER + schema.fingerprint
+    write = record_writer(schema.parsed)
+    return lambda event: write(header, event)
 
 
 def encode(event: Event) -> bytes:
     """The event in single-object encoding with the current schema."""
-    header, schema = _writer(type(event).__name__)
-    out = io.BytesIO()
-    out.write(header)
-    schemaless_writer(out, schema, event._asdict())
-    return out.getvalue()
+    return _encoder(type(event))(event)
 
 
 def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None) -> Event:

@@ -30,6 +30,10 @@ Float64Array = npt.NDArray[np.float64]
 # Numbers that einsum works through at a time; where that is less than a row, rows run together.
 _EINSUM_BUFFER = 8_192
 
+# Numbers that are made into rows at a time: temporary arrays of more than 128 kB are fresh memory
+# from the system every time, and rows of 768 numbers take twice as long.
+_AT_ONCE = 12_288
+
 
 class Metric(StrEnum):
     """What a score measures; greater is nearer."""
@@ -109,6 +113,19 @@ class EmbeddingSpace:
         self, visual: Sequence[Float32Array | None], text: Sequence[Float32Array | None]
     ) -> Float32Array:
         """The index rows of experiences: float32 of shape (n, width)."""
+        rows = np.empty((len(visual), self.width), dtype=np.float32)
+        at_once = max(1, _AT_ONCE // max(1, self.visual_dim, self.text_dim))
+        for start in range(0, len(visual), at_once):
+            some = slice(start, start + at_once)
+            self._fill(rows[some], visual[some], text[some])
+        return rows
+
+    def _fill(
+        self,
+        rows: Float32Array,
+        visual: Sequence[Float32Array | None],
+        text: Sequence[Float32Array | None],
+    ) -> None:
         halves = _stacked(visual, self.visual_dim), _stacked(text, self.text_dim)
         if self.metric is Metric.COSINE:
             halves = _unit_rows(halves[0]), _unit_rows(halves[1])
@@ -116,14 +133,12 @@ class EmbeddingSpace:
         if self.mode is HybridMode.AVERAGE:
             given = [[half is not None for half in visual], [half is not None for half in text]]
             parts = [(1.0, self._average_rows(halves, np.array(given)))]
-        rows = np.empty((len(visual), self.width), dtype=np.float32)
         at = 0
         for place, (scale, half) in enumerate(parts):
             rows[:, at : at + half.shape[1]] = scale * half
             at += half.shape[1]
             if self.metric is Metric.EUCLIDEAN:
                 rows[:, self.vector_width + place] = _squared_lengths(half)
-        return rows
 
     def _average_rows(
         self, halves: tuple[Float64Array, Float64Array], given: npt.NDArray[np.bool_]

@@ -28,6 +28,14 @@ _FLOAT32 = np.dtype("<f4")  # looking the name up takes longer than making an ar
 # Keeps the squares and products of embeddings far from where float32 overflows.
 _MAX_SQUARED_LENGTH = 1e30
 
+# The top byte of a float32 is its sign and seven of the eight bits of its exponent: with t in the
+# seven, it is smaller than 2**(2*t - 125), and MAX_DIM of them are not too long.
+_EXPONENTS_OF_PLAIN_NUMBERS = bytes(
+    top
+    for top in range(256)
+    if MAX_DIM * 4.0 ** (2 * (top & 0x7F) - 125) <= _MAX_SQUARED_LENGTH
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Experience:
@@ -168,7 +176,7 @@ def check_recorded(event: ExperienceRecorded) -> None:
         if raw is not None:
             if not raw or len(raw) % 4:
                 raise InvalidExperience(name, raw[:8], "must be whole float32 numbers")
-            _check_finite(name, np.frombuffer(raw, dtype="<f4"), InvalidExperience)
+            _check_finite(name, raw, InvalidExperience)
     finite("total_reward", event.total_reward)
     confidence("model_confidence", event.model_confidence)
     if event.initial_priority is not None:
@@ -182,27 +190,49 @@ def check_recorded(event: ExperienceRecorded) -> None:
     check_json("metadata", event.metadata, dict)
 
 
-# Fields a later schema adds must enter only when they differ from their default, so that the
-# content of an old experience keeps its digest.
-_CONTENT_FIELDS = ExperienceRecorded._fields[ExperienceRecorded._fields.index("experience_id") :]
-_NUMBERS = {float: struct.Struct("<d").pack, int: struct.Struct("<q").pack}
-_HEADER = struct.Struct("<BI")
+# Lengths of the texts and byte strings; step and the three numbers; which optional fields are
+# there.
+_CONTENT = struct.Struct("<10Iq3d7?")
 
 
 def content_digest(event: ExperienceRecorded) -> bytes:
-    """16 bytes that are equal for equal content: everything but event_id, source and event time."""
-    parts: list[bytes] = []
-    for number, value in enumerate(event[-len(_CONTENT_FIELDS) :]):
-        if value is None:
-            continue
-        if isinstance(value, str):
-            raw = value.encode("utf-8")
-        elif isinstance(value, bytes):
-            raw = value
-        else:
-            raw = _NUMBERS[type(value)](value)
-        parts += (_HEADER.pack(number, len(raw)), raw)
-    return hashlib.sha256(b"".join(parts)).digest()[:16]  # the fastest where CPUs have it
+    """16 bytes that are equal for equal content: everything but event_id, source and event time.
+
+    A field that a later schema adds must enter only where it differs from its default, so that the
+    content of an old experience keeps its digest.
+    """
+    (_, _, _, name, visual, text, question, uri, sha256, trajectory, reward, answer, certainty) = (
+        event[:13]
+    )
+    priority, episode, step, metadata = event[13:]
+    values = [
+        name.encode(),
+        visual or b"",
+        text or b"",
+        question.encode(),
+        b"" if uri is None else uri.encode(),
+        sha256 or b"",
+        trajectory.encode(),
+        answer.encode(),
+        b"" if episode is None else episode.encode(),
+        metadata.encode(),
+    ]
+    head = _CONTENT.pack(
+        *map(len, values),
+        step or 0,
+        reward,
+        certainty,
+        priority or 0.0,
+        visual is not None,
+        text is not None,
+        uri is not None,
+        sha256 is not None,
+        priority is not None,
+        episode is not None,
+        step is not None,
+    )
+    digest = hashlib.sha256(b"".join((head, *values)))  # the fastest where CPUs have it
+    return digest.digest()[:16]
 
 
 def embedding_bytes(
@@ -232,14 +262,19 @@ def embedding_bytes(
     else:
         with np.errstate(over="ignore"):  # an overflow is found below, as infinity
             single = given.astype("<f4")
-    _check_finite(field_name, single, error)
-    return single.tobytes()
+    raw = single.tobytes()
+    _check_finite(field_name, raw, error)
+    return raw
 
 
 def embedding_dims(event: ExperienceRecorded) -> dict[str, int]:
     """The dimensions of the embeddings that an event has, by field."""
-    given = {"visual": event.visual, "text": event.text}
-    return {field: len(raw) // 4 for field, raw in given.items() if raw is not None}
+    dims = {}
+    if event.visual is not None:
+        dims["visual"] = len(event.visual) // 4
+    if event.text is not None:
+        dims["text"] = len(event.text) // 4
+    return dims
 
 
 def vector_from(raw: bytes | None) -> Vector | None:
@@ -247,7 +282,13 @@ def vector_from(raw: bytes | None) -> Vector | None:
     return None if raw is None else np.frombuffer(raw, dtype=_FLOAT32)
 
 
-def _check_finite(field_name: str, vector: Vector, error: type[FieldError]) -> None:
+def _check_finite(field_name: str, raw: bytes, error: type[FieldError]) -> None:
+    # A look at the byte with sign and exponent of every number tells almost always that all is
+    # well. NumPy would let go of the interpreter for the microsecond that it takes, and a thread
+    # that waits for it wakes up in vain: a Publisher ran at half its speed.
+    if not raw[3::4].translate(None, _EXPONENTS_OF_PLAIN_NUMBERS):
+        return
+    vector = np.frombuffer(raw, dtype=_FLOAT32)
     # One pass instead of isfinite().all(), and vdot because dot warns of an overflow.
     if not float(np.vdot(vector, vector)) <= _MAX_SQUARED_LENGTH:
         bad = np.flatnonzero(~np.isfinite(vector))

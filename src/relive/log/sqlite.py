@@ -77,6 +77,9 @@ _STAMP = struct.Struct("<qq")
 # the interpreter, and takes it back from threads that are making the next events meanwhile.
 _ROWS_PER_STATEMENT = 250
 
+# For the same reason: up to this many bytes zlib keeps the interpreter.
+_CRC_PIECE = 5_120
+
 
 class SqliteLog:
     """The event log in a directory, as `EventLog` promises. One partition.
@@ -391,7 +394,13 @@ def _bounds(connection: sqlite3.Connection) -> Bounds:
 
 
 def _checksum(position: int, time_us: int, key: bytes, value: bytes) -> int:
-    return zlib.crc32(value, zlib.crc32(key, zlib.crc32(_STAMP.pack(position, time_us))))
+    checksum = zlib.crc32(key, zlib.crc32(_STAMP.pack(position, time_us)))
+    if len(value) <= _CRC_PIECE:
+        return zlib.crc32(value, checksum)
+    pieces = memoryview(value)
+    for start in range(0, len(value), _CRC_PIECE):
+        checksum = zlib.crc32(pieces[start : start + _CRC_PIECE], checksum)
+    return checksum
 
 
 def _create_private(path: Path) -> None:
