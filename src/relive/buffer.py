@@ -28,6 +28,9 @@ from relive.schemas import ExperienceRecorded
 __all__ = ["BufferConfig", "Experience", "ExperienceBuffer"]
 
 
+_MANY_UNFOLDED = 256
+
+
 class _Unfolded:
     """Experiences that this process has appended, or is appending, and not yet folded."""
 
@@ -36,6 +39,9 @@ class _Unfolded:
 
     def __contains__(self, experience_id: str) -> bool:
         return experience_id in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def being_appended(self, experience_id: str) -> bool:
         entry = self._entries.get(experience_id)
@@ -72,6 +78,7 @@ class ExperienceBuffer:
         self._composer = Composer()
         self._admission = threading.Condition()
         self._unfolded = _Unfolded()
+        self._dims: dict[str, int] = {}  # fixed for good, as far as known
         self._closed = False
 
     @classmethod
@@ -130,8 +137,14 @@ class ExperienceBuffer:
             as `add`.
         """
         self._check_open()
-        events = [self._composer.experience(experience) for experience in experiences]
-        tokens, new = self._admit(events)
+        events, named = [], []
+        for experience in experiences:
+            event = self._composer.experience(experience)
+            events.append(event)
+            if experience.id is not None:
+                named.append(event)
+        tokens = self._admit(events, named)
+        new = {e.experience_id: e for e in events if e.experience_id not in tokens}
         if new:
             tokens.update(self._append(new))
         return [tokens[event.experience_id] for event in events]
@@ -297,32 +310,38 @@ class ExperienceBuffer:
     # Admission
 
     def _admit(
-        self, events: list[ExperienceRecorded]
-    ) -> tuple[dict[str, Token], dict[str, ExperienceRecorded]]:
-        """Tokens of what is recorded already, and the events that are to be appended.
+        self, events: list[ExperienceRecorded], named: list[ExperienceRecorded]
+    ) -> dict[str, Token]:
+        """Tokens of what is recorded already; the rest may be appended.
+
+        Args:
+            events: all.
+            named: those whose id is the caller's. An id that was made here is nobody else's.
 
         Raises:
             InvalidExperience: a dimension differs from the buffer's.
             DuplicateExperience: an id is recorded with other content.
         """
         admitted: dict[str, ExperienceRecorded] = {}
-        for event in events:
+        for event in named:
             first = admitted.setdefault(event.experience_id, event)
             if first is not event and content_digest(first) != content_digest(event):
                 raise DuplicateExperience(event.experience_id)
         with self._admission:
-            # Every append of another thread ends. From here on nothing lets go of the lock, so
-            # that what holds of the first holds until the last is admitted.
-            self._admission.wait_for(
-                lambda: not any(self._unfolded.being_appended(i) for i in admitted)
-            )
-            self._unfolded.forget_folded(self._engine.positions())
+            if admitted:
+                # Every append of another thread ends. From here on nothing lets go of the lock, so
+                # that what holds of the first holds until the last is admitted.
+                self._admission.wait_for(
+                    lambda: not any(self._unfolded.being_appended(i) for i in admitted)
+                )
+            if len(self._unfolded) > _MANY_UNFOLDED:
+                self._unfolded.forget_folded(self._engine.positions())
             self._check_dims(events)
             tokens = {i: token for i, e in admitted.items() if (token := self._known(e))}
-            new = {i: event for i, event in admitted.items() if i not in tokens}
-            for experience_id, event in new.items():
-                self._unfolded.put(experience_id, embedding_dims(event), None)
-            return tokens, new
+            for event in events:
+                if event.experience_id not in tokens:
+                    self._unfolded.put(event.experience_id, embedding_dims(event), None)
+            return tokens
 
     def _known(self, event: ExperienceRecorded) -> Token | None:
         """Where an experience is recorded; None if it isn't."""
@@ -366,11 +385,15 @@ class ExperienceBuffer:
 
     def _check_dims(self, events: list[ExperienceRecorded]) -> None:
         given = [embedding_dims(event) for event in events]
-        dims = self._fixed_dims()
+        if all(each.items() <= self._dims.items() for each in given):
+            return
+        self._dims = self._fixed_dims()
+        dims = dict(self._dims)
         first_of_its_kind = any(name not in dims for each in given for name in each)
         if first_of_its_kind:
             # Unless another thread or process came first.
             self._engine.catch_up()
+            self._unfolded.forget_folded(self._engine.positions())
             dims = self._unfolded.dims() | self._fixed_dims()
         for each in given:
             for name, dim in each.items():

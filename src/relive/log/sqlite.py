@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from relive.errors import (
     BufferClosed,
@@ -38,6 +38,7 @@ from relive.log.log_end import End, SharedEnd
 from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
 
 Result = TypeVar("Result")
+_Row: TypeAlias = tuple[int, int, bytes, bytes, int]
 
 FILE_NAME = "log.sqlite3"
 LOCK_NAME = "log.lock"
@@ -211,9 +212,15 @@ class SqliteLog:
     # Appending
 
     def _commit(self, group: Sequence[Sequence[NewRecord]]) -> list[list[int]]:
-        records = [record for each in group for record in each]
-        with self._writer_lock, self._locked():
-            start = self._insert(records)
+        records = group[0] if len(group) == 1 else [record for each in group for record in each]
+        with self._writer_lock:
+            self._lock()
+            try:
+                start = self._insert(records)
+            except sqlite3.Error as error:
+                raise self._unavailable(error) from error
+            finally:
+                self._unlock()
         positions = iter(range(start, start + len(records)))
         return [list(islice(positions, len(each))) for each in group]
 
@@ -232,27 +239,43 @@ class SqliteLog:
             for at, r in enumerate(records, end.position)
         ]
         if len(rows) <= _ROWS_PER_STATEMENT:
-            self._writer.execute(_insert_statement(len(rows)), list(chain.from_iterable(rows)))
+            self._insert_some(rows)
         else:
-            with self._transaction() as writer:
+            with self._transaction():
                 for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-                    some = rows[start : start + _ROWS_PER_STATEMENT]
-                    writer.execute(_insert_statement(len(some)), list(chain.from_iterable(some)))
+                    self._insert_some(rows[start : start + _ROWS_PER_STATEMENT])
         self._end.note(End(end.position + len(rows), now_us))
         return end.position
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keeps every other process's writers out; threads need the writer lock as well."""
+    def _insert_some(self, rows: Sequence[_Row]) -> None:
+        self._writer.execute(_insert_statement(len(rows)), list(chain.from_iterable(rows)))
+
+    def _lock(self) -> None:
+        """Keep every other process's writers out; threads need the writer lock as well."""
         self._check_open()
         self._lock_against_processes()
         try:
             self._check_same_file()
+        except BaseException:
+            self._unlock()
+            raise
+
+    def _unlock(self) -> None:
+        fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def _unavailable(self, error: sqlite3.Error) -> LogUnavailable:
+        return LogUnavailable(f"cannot write {self._path}: {error}")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """See `_lock`."""
+        self._lock()
+        try:
             yield
         except sqlite3.Error as error:
-            raise LogUnavailable(f"cannot write {self._path}: {error}") from error
+            raise self._unavailable(error) from error
         finally:
-            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+            self._unlock()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
