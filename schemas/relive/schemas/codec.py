@@ -32,9 +32,9 @@ _EVENT_TYPE_BY_NAME = {event_type.__name__: event_type for event_type in EVENT_T
 
 
 @cache
-def _encoder(event_type: type[Event]) -> Callable[[Event], bytes]:
-    schema = current_schema(event_type.__name__)
-    assert schema.field_names == event_type._fields, event_type
+def _encoder(name: str) -> Callable[[Event], bytes]:
+    schema = current_schema(name)
+    assert schema.field_names == _EVENT_TYPE_BY_NAME[name]._fields, name
     header = SINGLE_OBJECT_MARKER + schema.fingerprint
     write = record_writer(schema.parsed)
     return lambda event: write(header, event)
@@ -42,7 +42,7 @@ def _encoder(event_type: type[Event]) -> Callable[[Event], bytes]:
 
 def encode(event: Event) -> bytes:
     """The event in single-object encoding with the current schema."""
-    return _encoder(type(event))(event)
+    return _encoder(type(event).__name__)(event)
 
 
 def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None) -> Event:

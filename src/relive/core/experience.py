@@ -31,9 +31,7 @@ _MAX_SQUARED_LENGTH = 1e30
 # The top byte of a float32 is its sign and seven of the eight bits of its exponent: with t in the
 # seven, it is smaller than 2**(2*t - 125), and MAX_DIM of them are not too long.
 _EXPONENTS_OF_PLAIN_NUMBERS = bytes(
-    top
-    for top in range(256)
-    if MAX_DIM * 4.0 ** (2 * (top & 0x7F) - 125) <= _MAX_SQUARED_LENGTH
+    top for top in range(256) if MAX_DIM * 4.0 ** (2 * (top & 0x7F) - 125) <= _MAX_SQUARED_LENGTH
 )
 
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relive.core.experience import (
     Experience,
     check_recorded,
     content_digest,
+    embedding_bytes,
     experience_from,
     recorded_event,
 )
@@ -208,3 +209,17 @@ def test_fields_that_hold_each_others_bytes_are_other_content() -> None:
 )
 def test_rows_come_back_from_their_bytes(row: Row) -> None:
     assert repr(unpack_row(row.partition, row.position, pack_row(row))) == repr(row)
+
+
+@given(st.lists(st.floats(width=32), min_size=1, max_size=40))
+def test_an_embedding_is_taken_if_it_is_finite_and_not_too_long(numbers: list[float]) -> None:
+    finite = all(map(math.isfinite, numbers))
+    length = math.hypot(*numbers) if finite else math.inf
+    assume(not 0.999e15 < length < 1.001e15)
+    try:
+        raw = embedding_bytes("visual", numbers, InvalidExperience)
+    except InvalidExperience:
+        assert length > 1e15
+    else:
+        assert length < 1e15
+        assert raw == np.array(numbers, dtype="<f4").tobytes()

@@ -1,7 +1,9 @@
+import io
 import tracemalloc
 from typing import Any
 
 import pytest
+from fastavro import schemaless_writer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +20,12 @@ from relive.schemas import (
     decode,
     encode,
 )
-from relive.schemas.codec import CONFLUENT_MARKER, MAX_EVENT_BYTES, SINGLE_OBJECT_MARKER
+from relive.schemas.codec import (
+    CONFLUENT_MARKER,
+    HEADER_BYTES,
+    MAX_EVENT_BYTES,
+    SINGLE_OBJECT_MARKER,
+)
 from relive.schemas.events import EVENT_TYPES
 from relive.schemas.released import current_schema, released_schemas
 
@@ -127,6 +134,22 @@ def test_every_event_comes_back_as_it_went(event_type: type[Event]) -> None:
         assert [type(value) for value in back] == [type(value) for value in event]
 
     comes_back()
+
+
+@given(ANY_EVENT)
+def test_a_body_is_what_fastavro_writes(event: Event) -> None:
+    schema = current_schema(type(event).__name__)
+    body = io.BytesIO()
+    schemaless_writer(body, schema.parsed, event._asdict())
+    assert encode(event)[HEADER_BYTES:] == body.getvalue()
+
+
+def test_a_value_that_does_not_fit_its_field_is_refused() -> None:
+    event = BufferCleared(b"0" * 16, "source", 1, "reason")
+    with pytest.raises(ValueError, match="5 bytes for a field of 16"):
+        encode(event._replace(event_id=b"short"))
+    with pytest.raises(ValueError, match="does not fit 64 bits"):
+        encode(event._replace(event_time_us=2**63))
 
 
 def test_a_record_starts_with_the_marker_and_the_fingerprint() -> None:
