@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ server.stop(0)
 def run(directory: Path) -> dict[str, Any]:
     """p50 and p99 of each, turn by turn."""
     queries = list(experiences(TURNS + 100, seed=1))
+    # Neither of the two records its searches: what one recorded the other would fold as well.
     config = BufferConfig(capacity=SIZE, faiss_backend="cpu", record_retrievals=False)
     with ExperienceBuffer.open(directory / "buffer", config) as buffer:
         batch = list(experiences(SIZE))
@@ -123,7 +125,13 @@ def _address(said: str) -> str:
 @contextmanager
 def _service(command: list[str]) -> Iterator[str]:
     """A process that prints one line, then serves until it is ended."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RELIVE_RECORD_RETRIEVALS": "false"},
+    )
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip()

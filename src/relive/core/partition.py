@@ -6,9 +6,12 @@ language that keeps Kafka's default agrees with ours.
 
 from __future__ import annotations
 
+import struct
+
 _MASK = 0xFFFFFFFF
 _M = 0x5BD1E995
 _SEED = 0x9747B28C
+_WORDS = struct.Struct("<I").iter_unpack
 
 
 def murmur2(data: bytes) -> int:
@@ -16,9 +19,8 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     h = _SEED ^ length
     whole = length & ~3
-    for at in range(0, whole, 4):
-        k = int.from_bytes(data[at : at + 4], "little")
-        k = (k * _M) & _MASK
+    for (word,) in _WORDS(data[:whole]):
+        k = (word * _M) & _MASK
         k ^= k >> 24
         k = (k * _M) & _MASK
         h = ((h * _M) & _MASK) ^ k
