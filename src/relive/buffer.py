@@ -14,10 +14,13 @@ from relive.core.experience import Experience, VectorLike, content_digest, embed
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
 from relive.errors import (
     BufferClosed,
+    ConsumerStopped,
     DuplicateExperience,
     InvalidConfig,
     InvalidExperience,
     LogMissing,
+    LogUnavailable,
+    NotCaughtUp,
     StoreInUse,
 )
 from relive.index_service import Engine
@@ -46,6 +49,11 @@ class _Unfolded:
     def being_appended(self, experience_id: str) -> bool:
         entry = self._entries.get(experience_id)
         return entry is not None and entry[1] is None
+
+    def count_between(self, partition: int, start: int, stop: int) -> int:
+        """How many were appended to a partition at start <= position < stop."""
+        tokens = (token for _, token in self._entries.values() if token is not None)
+        return sum(t.partition == partition and start <= t.position < stop for t in tokens)
 
     def dims(self) -> dict[str, int]:
         return {name: dim for dims, _ in self._entries.values() for name, dim in dims.items()}
@@ -118,9 +126,9 @@ class ExperienceBuffer:
     def add(self, experience: Experience) -> Token:
         """Record an experience; durable on return.
 
-        The same id with the same content again changes nothing and returns where it is. (If
+        The same id with the same content again changes nothing and returns where it is. If
         another process adds the id with other content at the same moment, the later of the two is
-        set aside by the fold.)
+        refused; the fold has set it aside by then, so that it is in the quarantine.
 
         Raises:
             InvalidExperience: see `Experience`.
@@ -134,7 +142,7 @@ class ExperienceBuffer:
         """Record experiences, durable together on return; all are refused if one is.
 
         Raises:
-            as `add`.
+            as `add`. (Where another process was faster with one id, the others are recorded.)
         """
         self._check_open()
         events, named = [], []
@@ -147,6 +155,9 @@ class ExperienceBuffer:
         new = {e.experience_id: e for e in events if e.experience_id not in tokens}
         if new:
             tokens.update(self._append(new))
+        for event in named:
+            if event.experience_id in new:
+                self._check_was_first(event, tokens[event.experience_id])
         return [tokens[event.experience_id] for event in events]
 
     def report_outcome(
@@ -373,6 +384,25 @@ class ExperienceBuffer:
         finally:
             self._settle(new, tokens)
         return tokens
+
+    def _check_was_first(self, event: ExperienceRecorded, token: Token) -> None:
+        """Refuse an appended experience whose id another process had recorded before it.
+
+        Raises:
+            DuplicateExperience: with other content.
+        """
+        with self._admission:
+            folded = self._engine.positions()[token.partition]
+            mine = self._unfolded.count_between(token.partition, folded, token.position)
+        if folded + mine >= token.position:
+            return  # it lies right behind what it was compared with, and what was added here
+        try:
+            self._engine.catch_up({token.partition: token.position + 1})
+        except (LogUnavailable, NotCaughtUp, ConsumerStopped):
+            return  # it is recorded; that it can't be looked at is for reads to say
+        row = self._engine.row(event.experience_id)
+        if row is not None and row.content != content_digest(event):
+            raise DuplicateExperience(event.experience_id)
 
     def _settle(self, new: dict[str, ExperienceRecorded], tokens: dict[str, Token]) -> None:
         with self._admission:

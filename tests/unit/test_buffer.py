@@ -885,6 +885,49 @@ with ExperienceBuffer.open(sys.argv[1], BufferConfig(faiss_backend="cpu")) as bu
 """
 
 
+def stop_following(buffer: ExperienceBuffer) -> None:
+    """From now on it folds only what a call needs."""
+    buffer._engine._materializer._closing.set()
+    thread = buffer._engine._materializer._thread
+    assert thread is not None
+    thread.join()
+
+
+def test_of_two_processes_that_add_one_id_with_other_content_the_later_is_refused(
+    tmp_path: Path,
+) -> None:
+    with open_buffer(tmp_path) as first, open_buffer(tmp_path) as second:
+        second.add(experience("other"))
+        stop_following(second)
+        first.add(experience("x", question="a"))
+        with pytest.raises(DuplicateExperience):
+            second.add(experience("x", question="b"))
+        assert [second.get("x"), first.get("x")][0].question == "a"  # type: ignore[union-attr]
+
+
+def test_of_two_processes_that_add_one_id_with_the_same_content_neither_is_refused(
+    tmp_path: Path,
+) -> None:
+    with open_buffer(tmp_path) as first, open_buffer(tmp_path) as second:
+        stop_following(second)
+        first.add(experience("x"))
+        second.add(experience("x"))
+        assert second.ids() == first.ids() == ["x"]
+
+
+def test_an_add_that_nobody_else_came_before_folds_nothing(
+    buffer: ExperienceBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer.add(experience("first"))
+    len(buffer)
+    stop_following(buffer)
+    caught_up: list[Any] = []
+    monkeypatch.setattr(buffer._engine, "catch_up", lambda *target: caught_up.append(target))
+    for at in range(3):
+        buffer.add(experience(f"x{at}"))
+    assert caught_up == []
+
+
 def test_a_second_process_sees_adds_and_removes(tmp_path: Path) -> None:
     with open_buffer(tmp_path) as buffer:
         buffer.add(experience("mine"))
