@@ -66,7 +66,7 @@ def test_what_was_added_is_found_at_once(buffer: ExperienceBuffer) -> None:
     assert [item.id for item in buffer.sample(5)] == ["x"]
     got = buffer.get("x")
     assert got is not None
-    assert (got.question, got.total_reward, got.retrieval_count) == ("?", 0.5, 0)
+    assert (got.question, got.total_reward) == ("?", 0.5)
 
 
 def test_every_addition_is_found_by_the_very_next_search(buffer: ExperienceBuffer) -> None:
