@@ -8,7 +8,7 @@ LMDB has no checksums, and reading a damaged file can end the process. So
 - each value carries the CRC-32 of its table, its key and itself;
 - each commit notes the sum of all of these, because a damaged tree can also lead to an older page;
 - a file that was closed in good order has to be what it was, byte by byte, to be opened;
-- one that wasn't is first copied and walked by a process of its own.
+- one that wasn't is first checked and written anew, by a process of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from relive.consumers.closed_note import read_note, remove_note, write_note
 from relive.consumers.durable_files import create, sync, sync_directory
 from relive.consumers.durable_store import DurableStore
 from relive.consumers.store_check import renew
-from relive.consumers.tables import AFTER_ALL, TABLES, TableChanges
+from relive.consumers.tables import TABLES, TableChanges
 from relive.errors import StoreDamaged, StoreError, StoreStopped
 
 BACKEND = "lmdb"
@@ -37,6 +37,7 @@ _LOCK_NAME = "lock.mdb"
 DEFAULT_MAP_BYTES = 256 * 1024**3
 
 _CHECKSUM_BYTES = 4
+_ROOM_BYTES = 64 * 1024 * 1024
 _SUM = "sum"
 _SUM_KEY = b"\0"
 _SUM_MODULUS = 2**64
@@ -104,28 +105,31 @@ class LmdbReads:
         except lmdb.Error as error:
             raise self._unreadable(error) from error
 
-    def check_all(self) -> None:
-        """Check that everything is there that the last commit left, and nothing else.
+    def checked_entries(self) -> Iterator[tuple[str, bytes, bytes]]:
+        """Table, key and stored bytes of everything: just what the last commit left.
 
         Raises:
-            StoreDamaged: it isn't.
+            StoreDamaged: it isn't, at the latest at the end.
         """
         found = 0
-        for table in TABLES:
-            before = b""
-            for key, value in self.scan(table, b"", AFTER_ALL):
-                if key <= before:
-                    raise StoreDamaged(self._data, f"key {key.hex()} comes after {before.hex()}")
-                before = key
-                found += zlib.crc32(value, zlib.crc32(key, zlib.crc32(table.encode())))
         try:
-            with self._env.begin(db=self._tables[_SUM]) as transaction:
-                stored = transaction.get(_SUM_KEY)
+            with self._env.begin() as transaction:
+                for table in TABLES:
+                    database = self._tables[table]
+                    start, before = zlib.crc32(table.encode()), b""
+                    for key, stored in transaction.cursor(db=database):
+                        if zlib.crc32(stored, zlib.crc32(key, start)) != _SOUND:
+                            raise self._damaged(key)
+                        # In a damaged tree, what a walk comes by may be found nowhere.
+                        if key <= before or transaction.get(key, db=database) != stored:
+                            raise StoreDamaged(self._data, f"key {key.hex()} is not in its place")
+                        before = key
+                        found += int.from_bytes(stored[-_CHECKSUM_BYTES:], "little")
+                        yield table, key, stored
+                noted = transaction.get(_SUM_KEY, db=self._tables[_SUM])
         except lmdb.Error as error:
             raise self._unreadable(error) from error
-        if (
-            0 if stored is None else _unpacked_sum(self._data, bytes(stored))
-        ) != found % _SUM_MODULUS:
+        if _unpacked_sum(self._data, noted) != found % _SUM_MODULUS:
             raise StoreDamaged(self._data, "has not the values that the last commit left")
 
     def _damaged(self, key: bytes) -> StoreDamaged:
@@ -221,7 +225,7 @@ class LmdbTables(LmdbReads):
     def _change_sum(self, transaction: lmdb.Transaction, change: int) -> None:
         database = self._tables[_SUM]
         stored = transaction.get(_SUM_KEY, db=database)
-        before = 0 if stored is None else _unpacked_sum(self._data, bytes(stored))
+        before = _unpacked_sum(self._data, stored)
         transaction.put(_SUM_KEY, _packed_sum((before + change) % _SUM_MODULUS), db=database)
 
     def _copy(self, transaction: lmdb.Transaction, path: Path) -> None:
@@ -258,27 +262,36 @@ def reading(data: Path) -> Iterator[LmdbReads]:
         env.close()
 
 
-def copy_compact(data: Path, descriptor: int) -> None:
-    """Copy the pages in use to a file. Finds some damage: pages in use twice, or not at all.
+def write_anew(data: Path, copy: Path) -> None:
+    """Write what is in an LMDB file that nobody has open into a new one, checked.
+
+    All of its structure is new, so no damage of the old one's is in it: neither of the tree nor of
+    the list of free pages, of which nothing shows whether a page in use is in it.
 
     Raises:
-        StoreDamaged: found.
-        StoreError: it could not be done.
+        StoreDamaged: it has not what the last commit left.
+        StoreError: it could not be written.
     """
-    try:
-        env = lmdb.open(
-            str(data), subdir=False, readonly=True, lock=False, max_dbs=len(_ALL), create=False
-        )
-    except lmdb.Error as error:
-        raise StoreDamaged(data, f"cannot be opened: {error}") from error
-    try:
-        env.copyfd(descriptor, compact=True)
-    except lmdb.DiskError as error:
-        raise StoreError(f"cannot copy {data}: {error}") from error
-    except lmdb.Error as error:
-        raise StoreDamaged(data, str(error)) from error
-    finally:
-        env.close()
+    with reading(data) as tables:
+        try:
+            # Nobody else knows of it, so that it needs no lock; pages fill up, as keys ascend.
+            size = 2 * data.stat().st_size + _ROOM_BYTES
+            env = lmdb.open(
+                str(copy), subdir=False, lock=False, map_size=size, max_dbs=len(_ALL), mode=0o600
+            )
+            try:
+                databases = {table: env.open_db(table.encode()) for table in _ALL}
+                with env.begin(write=True) as transaction:
+                    total = 0
+                    for table, key, stored in tables.checked_entries():
+                        transaction.put(key, stored, db=databases[table], append=True)
+                        total += int.from_bytes(stored[-_CHECKSUM_BYTES:], "little")
+                    sum_value = _packed_sum(total % _SUM_MODULUS)
+                    transaction.put(_SUM_KEY, sum_value, db=databases[_SUM])
+            finally:
+                env.close()
+        except lmdb.Error as error:
+            raise StoreError(f"cannot write {copy}: {error}") from error
 
 
 def _packed_sum(total: int) -> bytes:
@@ -286,8 +299,9 @@ def _packed_sum(total: int) -> bytes:
     return packed + zlib.crc32(packed).to_bytes(_CHECKSUM_BYTES, "little")
 
 
-def _unpacked_sum(data: Path, stored: bytes) -> int:
-    packed = stored[:-_CHECKSUM_BYTES]
+def _unpacked_sum(data: Path, stored: bytes | memoryview | None) -> int:
+    if stored is None:
+        return 0
     if zlib.crc32(stored) != _SOUND:
         raise StoreDamaged(data, "the sum of all checksums is not what was written")
-    return int.from_bytes(packed, "big")
+    return int.from_bytes(bytes(stored)[:-_CHECKSUM_BYTES], "big")

@@ -55,10 +55,7 @@ def verify_store(directory: Path, timeout_s: float = VERIFY_TIMEOUT_S) -> Verdic
 
 
 def renew(data: Path, timeout_s: float = VERIFY_TIMEOUT_S) -> None:
-    """Put a checked copy of an LMDB file in its place, for the owner of the store.
-
-    A copy, because its list of free pages is made anew: of the old one, nothing shows whether a
-    page in use is in it.
+    """Write an LMDB file anew, checked, for the owner of the store.
 
     Raises:
         StoreDamaged: it is damaged.

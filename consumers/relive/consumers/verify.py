@@ -18,7 +18,7 @@ from pathlib import Path
 
 from relive.consumers import file_store, lmdb_store
 from relive.consumers.closed_note import read_note
-from relive.consumers.durable_files import create, sync, temporary
+from relive.consumers.durable_files import temporary
 from relive.consumers.durable_store import backend_of
 from relive.consumers.owner import OWNER_LOCK_NAME, own
 from relive.consumers.payload_segments import (
@@ -33,9 +33,6 @@ from relive.consumers.tables import AFTER_ALL, SEGMENTS, TABLES, TableReads
 from relive.core.tail import Table
 from relive.errors import StoreDamaged, StoreError
 
-# A copy of the pages in use is never larger than the file; one that is has gone astray.
-_COPY_SLACK_BYTES = 64 * 1024
-
 
 def main() -> None:
     """The command."""
@@ -44,7 +41,7 @@ def main() -> None:
     parser.add_argument(
         RENEW,
         action="store_true",
-        help="check a compact copy of the LMDB file instead, and leave it beside it; for the owner",
+        help="write the LMDB file anew beside it, checked; for the owner of the store",
     )
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -74,10 +71,9 @@ def checked(directory: Path) -> Verdict:
             note.check(directory)
         if backend == lmdb_store.BACKEND:
             data = directory / lmdb_store.DATA_NAME
-            with open(os.devnull, "wb") as nowhere:
-                lmdb_store.copy_compact(data, nowhere.fileno())
             with lmdb_store.reading(data) as tables:
-                tables.check_all()
+                for _ in tables.checked_entries():
+                    pass
                 return _checked_tables(tables, directory, read_payloads=True)
         if backend == file_store.BACKEND:
             in_memory = file_store.read_tables(directory)
@@ -86,25 +82,16 @@ def checked(directory: Path) -> Verdict:
 
 
 def renewed(directory: Path) -> Verdict:
-    """Make a compact copy of an LMDB file, and check all but the payloads of it.
+    """Write an LMDB file anew beside it, and check all but the payloads of it.
 
     Raises:
         StoreDamaged: found.
         StoreError, OSError: it could not be done.
     """
     data = directory / lmdb_store.DATA_NAME
-    most = data.stat().st_size + _COPY_SLACK_BYTES
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
-    copy = temporary(data)
-    descriptor = create(copy)
-    try:
-        lmdb_store.copy_compact(data, descriptor)
-        sync(descriptor)
-    finally:
-        os.close(descriptor)
-    with lmdb_store.reading(copy) as tables:
-        tables.check_all()
+    anew = temporary(data)
+    lmdb_store.write_anew(data, anew)
+    with lmdb_store.reading(anew) as tables:
         return _checked_tables(tables, directory, read_payloads=False)
 
 
