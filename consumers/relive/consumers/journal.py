@@ -118,8 +118,8 @@ def _record_at(journal: bytes, offset: int, commit: int) -> tuple[int, bytes] | 
 
 
 def _any_record_after(journal: bytes, offset: int, commit: int) -> bool:
-    """Whether a later commit has a record anywhere behind an offset."""
-    at = journal.find(_RECORD_MAGIC, offset + 1)
+    """Whether a later commit has a record anywhere from an offset on."""
+    at = journal.find(_RECORD_MAGIC, offset)
     while at >= 0:
         if len(journal) >= at + _RECORD_HEADER_BYTES:
             number = _RECORD.unpack_from(journal, at)[2]

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from relive.consumers import file_store, lmdb_store
+from relive.consumers import file_store, lmdb_file, lmdb_store
 from relive.consumers.closed_note import read_note
 from relive.consumers.durable_files import temporary
 from relive.consumers.durable_store import backend_of
@@ -70,8 +70,8 @@ def checked(directory: Path) -> Verdict:
         if note is not None:
             note.check(directory)
         if backend == lmdb_store.BACKEND:
-            data = directory / lmdb_store.DATA_NAME
-            with lmdb_store.reading(data) as tables:
+            data = directory / lmdb_file.DATA_NAME
+            with lmdb_file.reading(data) as tables:
                 for _ in tables.checked_entries():
                     pass
                 return _checked_tables(tables, directory, read_payloads=True)
@@ -88,10 +88,10 @@ def renewed(directory: Path) -> Verdict:
         StoreDamaged: found.
         StoreError, OSError: it could not be done.
     """
-    data = directory / lmdb_store.DATA_NAME
+    data = directory / lmdb_file.DATA_NAME
     anew = temporary(data)
-    lmdb_store.write_anew(data, anew)
-    with lmdb_store.reading(anew) as tables:
+    lmdb_file.write_anew(data, anew)
+    with lmdb_file.reading(anew) as tables:
         return _checked_tables(tables, directory, read_payloads=False)
 
 
