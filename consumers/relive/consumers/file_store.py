@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -65,8 +65,8 @@ class FileStore(DurableStore):
 class TablesInMemory:
     """Tables that are read from memory."""
 
-    def __init__(self) -> None:
-        self._tables: dict[str, SortedDict] = {table: SortedDict() for table in TABLES}
+    def __init__(self, tables: Mapping[str, Mapping[bytes, bytes]]) -> None:
+        self._tables = {table: SortedDict(tables.get(table, {})) for table in TABLES}
         # Held while many entries change, or are read: not by `get`, which is one step.
         self._changing = threading.Lock()
 
@@ -107,16 +107,7 @@ class TablesInMemory:
         """Make changes."""
         with self._changing:
             for table, entries in changes.items():
-                there = self._tables[table]
-                for key, value in entries.items():
-                    if value is None:
-                        there.pop(key, None)
-                    else:
-                        there[key] = value
-
-    def fill(self, table: str, entries: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Fill an empty table."""
-        self._tables[table].update(entries)
+                _apply(entries, self._tables[table])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +115,14 @@ class Recovered:
     """What the files of a directory say.
 
     Attributes:
+        tables: all entries.
         generation: of the checkpoint and the journal.
         commit: the last one.
         journal_end: where the last record ends; a torn one lies behind it.
         checkpoint_bytes: size of the checkpoint's file; 0 if there is none.
     """
 
+    tables: dict[str, dict[bytes, bytes]]
     generation: int
     commit: int
     journal_end: int
@@ -140,7 +133,6 @@ class FileTables(TablesInMemory):
     """`Tables` in a journal and a checkpoint."""
 
     def __init__(self, directory: Path, min_journal_bytes: int) -> None:
-        super().__init__()
         self._directory = directory
         self._min_journal_bytes = min_journal_bytes
         note = read_note(directory)
@@ -150,7 +142,8 @@ class FileTables(TablesInMemory):
         self.new = not _files(directory)
         if self.new:
             write_atomically(_path(directory, "journal", 0), journal.pack_header(0, 0))
-        recovered = _recover(directory, self)
+        recovered = _recover(directory)
+        super().__init__(recovered.tables)
         self._generation = recovered.generation
         self._commit = recovered.commit
         self._journal_end = recovered.journal_end
@@ -274,9 +267,7 @@ def read_tables(directory: Path) -> TablesInMemory:
     Raises:
         StoreDamaged, StoreIncompatible: see `FileStore`.
     """
-    tables = TablesInMemory()
-    _recover(directory, tables)
-    return tables
+    return TablesInMemory(_recover(directory).tables)
 
 
 def _files(directory: Path) -> dict[tuple[str, int], Path]:
@@ -292,11 +283,13 @@ def _path(directory: Path, kind: str, generation: int) -> Path:
     return directory / f"{kind}-{generation:010d}"
 
 
-def _recover(directory: Path, tables: TablesInMemory) -> Recovered:
-    """Fill the tables from the newest checkpoint and its journal."""
+def _recover(directory: Path) -> Recovered:
+    """Read the newest checkpoint and its journal."""
     files = _files(directory)
     generation = max((number for kind, number in files if kind == "checkpoint"), default=0)
     commit = checkpoint_bytes = 0
+    # Not in order yet: to keep an order while entries come and go would take twice the time.
+    tables: dict[str, dict[bytes, bytes]] = {table: {} for table in TABLES}
     if generation:
         commit, checkpoint_bytes = _read_checkpoint(directory, generation, tables)
     path = _path(directory, "journal", generation)
@@ -315,13 +308,23 @@ def _recover(directory: Path, tables: TablesInMemory) -> Recovered:
             end = record_end
             commit += 1
             for table, entries in journal.unpack_tables(body):
-                tables.apply({table: dict(entries)})
+                _apply(entries, tables[table])
     except journal.BadRecord as error:
         raise StoreDamaged(path, "a commit is not what was written", error.offset) from error
-    return Recovered(generation, commit, end, checkpoint_bytes)
+    return Recovered(tables, generation, commit, end, checkpoint_bytes)
 
 
-def _read_checkpoint(directory: Path, generation: int, tables: TablesInMemory) -> tuple[int, int]:
+def _apply(changes: Mapping[bytes, bytes | None], entries: MutableMapping[bytes, bytes]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            entries.pop(key, None)
+        else:
+            entries[key] = value
+
+
+def _read_checkpoint(
+    directory: Path, generation: int, tables: Mapping[str, MutableMapping[bytes, bytes]]
+) -> tuple[int, int]:
     """Fill the tables from a checkpoint; returns its commit and its size in bytes."""
     path = _path(directory, "checkpoint", generation)
     content = path.read_bytes()
@@ -332,7 +335,7 @@ def _read_checkpoint(directory: Path, generation: int, tables: TablesInMemory) -
     if found.generation != generation:
         raise StoreDamaged(path, f"is the checkpoint of generation {found.generation}")
     for table, entries in journal.unpack_tables(checkpoint.tables_of(content)):
-        tables.fill(table, entries)
+        _apply(entries, tables[table])
     return found.commit, len(content)
 
 

@@ -150,34 +150,31 @@ def pack_table(table: str, entries: Mapping[bytes, bytes | None]) -> Iterator[by
             yield value
 
 
-def unpack_tables(body: bytes, offset: int = 0) -> Iterator[tuple[str, list[_Entry]]]:
-    """The tables of a body, with their keys and values.
+def unpack_tables(body: bytes) -> Iterator[tuple[str, dict[bytes, bytes | None]]]:
+    """The tables of a body, with their entries, in the order they were packed in.
 
     Args:
         body: whose checksum was checked.
-        offset: where the first table begins.
     """
-    unpack = _ENTRY.unpack_from
+    unpack, entry_bytes = _ENTRY.unpack_from, _ENTRY.size
+    offset = 0
     while offset < len(body):
         name_end = offset + 1 + body[offset]
         table = body[offset + 1 : name_end].decode()
         (count,) = _COUNT.unpack_from(body, name_end)
         offset = name_end + _COUNT.size
-        entries: list[_Entry] = []
+        entries: dict[bytes, bytes | None] = {}
         for _ in range(count):
             key_size, value_size = unpack(body, offset)
-            key_at = offset + _ENTRY.size
+            key_at = offset + entry_bytes
             value_at = key_at + key_size
             if value_size == _GONE:
                 offset = value_at
-                entries.append((body[key_at:value_at], None))
+                entries[body[key_at:value_at]] = None
             else:
                 offset = value_at + value_size
-                entries.append((body[key_at:value_at], body[value_at:offset]))
+                entries[body[key_at:value_at]] = body[value_at:offset]
         yield table, entries
-
-
-_Entry = tuple[bytes, bytes | None]
 
 
 def pack_body(changes: Mapping[str, Mapping[bytes, bytes | None]]) -> bytes:
