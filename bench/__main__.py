@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import batches, embedded_add, rpc_search
+from bench import batches, embedded_add, rpc_search, stores
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         "embedded_batches": _embedded_batches,
         "kafka_batches": _kafka_batches,
         "rpc_search": rpc_search.run,
+        "stores": stores.run,
     }
     chosen = sys.argv[1:] or list(benchmarks)
     unknown = set(chosen) - set(benchmarks)

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from relive.config import BufferConfig
-from relive.consumers import LmdbStore, MemoryStore, StateStore
+from relive.consumers import Backend, MemoryStore, StateStore, open_store
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
 from relive.errors import (
@@ -111,7 +111,7 @@ class ExperienceBuffer:
         event_log = _open_or_create(f"file:{path}" if log is None else log)
         engine = None
         try:
-            engine = Engine(event_log, _store(path), options)
+            engine = Engine(event_log, _store(path, config.persistence_backend), options)
             engine.start()
             _put_in_force(config, event_log, engine)
         except BaseException:
@@ -459,9 +459,9 @@ def _open_or_create(url: str) -> EventLog:
         return open_log(url, create=True)
 
 
-def _store(path: Path) -> StateStore:
+def _store(path: Path, backend: Backend) -> StateStore:
     try:
-        return LmdbStore(path / "state")
+        return open_store(path / "state", backend)
     except StoreInUse:
         # The log is all that processes share: this one folds it for itself.
         return MemoryStore()

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from relive.consumers import Backend
 from relive.core.embedding import EmbeddingSpace, HybridMode, Metric
 from relive.core.settings import (
     MAX_DIM,
@@ -55,7 +56,8 @@ class BufferConfig(BaseSettings):
         faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
         faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
         faiss_n_probes: lists searched of an IVF segment; the exact index of this version has none.
-        persistence_backend: `lmdb`.
+        persistence_backend: what the state is kept in, `lmdb` or `file`. To change it, remove the
+            `state` directory: the log rebuilds it.
         persistence_path: directory of the state, for services; a buffer is opened with its path.
         snapshot_interval: least events between snapshots; this version recovers from store and
             log alone.
@@ -85,7 +87,7 @@ class BufferConfig(BaseSettings):
     faiss_backend: Literal["gpu", "cpu"] = "gpu"
     faiss_use_gpu_fallback: bool = True
     faiss_n_probes: Annotated[int, Field(ge=1)] = 10
-    persistence_backend: Literal["lmdb", "file"] = "lmdb"
+    persistence_backend: Backend = "lmdb"
     persistence_path: Path = Path("relive-data")
     snapshot_interval: Annotated[int, Field(ge=1)] = 100
 
@@ -102,8 +104,6 @@ class BufferConfig(BaseSettings):
             raise InvalidConfig("visual_weight, text_weight", weights, "must have a sum above 0")
         if self.hybrid_mode is HybridMode.AVERAGE and self.visual_dim and self.text_dim:
             EmbeddingSpace(self.visual_dim, self.text_dim, mode=self.hybrid_mode)
-        if self.persistence_backend == "file":
-            raise InvalidConfig("persistence_backend", "file", "not in this version; use lmdb")
         if self.faiss_backend == "gpu" and not self.faiss_use_gpu_fallback:
             raise InvalidConfig(
                 "faiss_backend",

@@ -6,6 +6,7 @@ Each carries a message that names what is wrong, its value, and the way out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
 class ReliveError(Exception):
@@ -190,6 +191,34 @@ class StoreError(ReliveError):
 
 class StoreInUse(StoreError):
     """Raised when another process owns the state store."""
+
+
+class StoreStopped(StoreError):
+    """Raised when a write failed so that nobody knows what is on disk, and by every commit after.
+
+    Reopening the store finds the state before the failed commit or after it, whole either way.
+    """
+
+
+class StoreIncompatible(StoreError):
+    """Raised when a state store was made by another version, or for another backend."""
+
+
+class StoreDamaged(StoreError):
+    """Raised when what a state store reads is not what it wrote.
+
+    Attributes:
+        path: the damaged file.
+        problem: what is wrong with it.
+        offset: where in the file, in bytes; None if that is not known.
+    """
+
+    def __init__(self, path: Path, problem: str, offset: int | None = None) -> None:
+        self.path, self.problem, self.offset = path, problem, offset
+        where = f"{path}" if offset is None else f"{path}, offset {offset}"
+        super().__init__(
+            f"{where}: {problem}; remove {path.parent} to have the state rebuilt from the log"
+        )
 
 
 def shown(value: object, limit: int = 80) -> str:

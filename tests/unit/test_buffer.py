@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from relive.errors import (
     LogUnavailable,
     PayloadTooLarge,
     ReliveError,
+    StoreIncompatible,
 )
 from relive.index_service import Engine
 from relive.log import NewRecord, open_log
@@ -625,6 +627,31 @@ def test_all_is_there_after_reopening(tmp_path: Path) -> None:
         got = buffer.get("x3")
         assert got is not None
         assert got.success_count == 1
+
+
+@pytest.mark.parametrize("backend", ["lmdb", "file"])
+def test_the_state_may_be_kept_in_either_backend(tmp_path: Path, backend: str) -> None:
+    with open_buffer(tmp_path, persistence_backend=backend, capacity=5) as buffer:
+        for number in range(8):
+            buffer.add(experience(f"x{number}", visual=[float(number), 1.0]))
+        before = state_of(buffer)
+    assert f" {backend}\n" in (tmp_path / "state" / "store").read_text()
+    with open_buffer(tmp_path, persistence_backend=backend) as buffer:
+        assert state_of(buffer) == before
+        assert buffer.search(visual=[7.0, 1.0], k=1)[0].id == "x7"
+        buffer.add(experience("x8", visual=[8.0, 1.0]))
+        assert buffer.ids() == ["x4", "x5", "x6", "x7", "x8"]
+
+
+def test_a_state_of_another_backend_is_refused_and_the_log_rebuilds_it(tmp_path: Path) -> None:
+    with open_buffer(tmp_path) as buffer:
+        buffer.add(experience("x"))
+        before = state_of(buffer)
+    with pytest.raises(StoreIncompatible, match="persistence_backend lmdb, not file"):
+        open_buffer(tmp_path, persistence_backend="file")
+    shutil.rmtree(tmp_path / "state")
+    with open_buffer(tmp_path, persistence_backend="file") as buffer:
+        assert state_of(buffer) == before
 
 
 def test_the_state_is_the_one_that_the_log_gives(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ({"faiss_backend": "gpu", "faiss_use_gpu_fallback": False}, "faiss_backend"),
         ({"faiss_n_probes": 0}, "faiss_n_probes"),
         ({"persistence_backend": "redis"}, "persistence_backend"),
+        ({"persistence_backend": "LMDB"}, "persistence_backend"),
         ({"snapshot_interval": 0}, "snapshot_interval"),
         ({"record_retrievals": "perhaps"}, "record_retrievals"),
         ({"capacty": 5}, "capacty"),

@@ -2,127 +2,156 @@
 
 `sync` and `metasync` stay on and `writemap` off: each of the other ways loses acknowledged data or
 crashes the process after a power failure or on a full disk (docs/ARCHITECTURE.md, "Stores").
+
+Reading a damaged LMDB file can end the process. So one that was closed in good order has to be what
+it was, byte by byte, to be opened; and one that wasn't is first checked and written anew, by a
+process of its own. What is in it is checked whenever it is read (`relive.consumers.lmdb_file`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
 
-from relive.core.tail import Changes, Table
-from relive.errors import StoreError, StoreInUse
+from relive.consumers.closed_note import read_note, remove_note, write_note
+from relive.consumers.durable_files import create, sync, sync_directory
+from relive.consumers.durable_store import DurableStore
+from relive.consumers.lmdb_file import (
+    ALL_TABLES,
+    CHECKSUM_BYTES,
+    DATA_NAME,
+    SUM,
+    SUM_KEY,
+    SUM_MODULUS,
+    LmdbReads,
+    packed_sum,
+    unpacked_sum,
+)
+from relive.consumers.store_check import renew
+from relive.consumers.tables import TableChanges
+from relive.errors import StoreError, StoreStopped
+
+BACKEND = "lmdb"
+_LOCK_NAME = "lock.mdb"
 
 # Address space, not disk: the file grows as it fills.
 DEFAULT_MAP_BYTES = 256 * 1024**3
-OWNER_LOCK_NAME = "owner.lock"
 
 
-class LmdbStore:
+class LmdbStore(DurableStore):
     """A `StateStore` in a directory.
 
     Args:
         directory: made if missing, readable by its owner only.
-        map_bytes: the most the store can ever hold.
+        map_bytes: the most the tables can ever hold; payloads are not in them.
 
     Raises:
-        StoreInUse: another process owns it.
-        StoreError: it cannot be opened.
+        as `DurableStore`.
     """
 
     def __init__(self, directory: Path, map_bytes: int = DEFAULT_MAP_BYTES) -> None:
+        super().__init__(directory, BACKEND, lambda where: LmdbTables(where, map_bytes))
+
+
+class LmdbTables(LmdbReads):
+    """`Tables` in an LMDB environment."""
+
+    def __init__(self, directory: Path, map_bytes: int) -> None:
+        data = directory / DATA_NAME
+        note = read_note(directory)
+        self.new = note is None and (not data.exists() or not data.stat().st_size)
+        if note is not None:
+            note.check(directory)
+        elif not self.new:
+            renew(data)
         self._directory = directory
-        self._data = directory / "data.mdb"
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock_file = _owned(directory)
+        self._noted = note is not None
+        # Nobody else uses it, and LMDB trusts what it finds in it.
+        (directory / _LOCK_NAME).unlink(missing_ok=True)
         try:
-            self._env = lmdb.open(
+            env = lmdb.open(
                 str(directory),
                 map_size=map_bytes,
-                max_dbs=len(Table),
+                max_dbs=len(ALL_TABLES),
                 mode=0o600,
                 readahead=False,
                 sync=True,
                 metasync=True,
                 writemap=False,
             )
-            self._check_length()
-            self._tables = {table: self._env.open_db(table.encode()) for table in Table}
-        except StoreError:
-            self._env.close()
-            os.close(self._lock_file)
-            raise
         except lmdb.Error as error:
-            os.close(self._lock_file)
             raise StoreError(f"cannot open the state in {directory}: {error}") from error
-        self._closed = False
+        try:
+            tables = {table: env.open_db(table.encode()) for table in ALL_TABLES}
+        except lmdb.Error as error:
+            env.close()
+            raise StoreError(f"cannot open the state in {directory}: {error}") from error
+        super().__init__(data, env, tables)
+        if self.new:
+            sync_directory(directory)
 
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        with self._env.begin(db=self._tables[table]) as transaction:
-            value: bytes | None = transaction.get(key)
-            return value
-
-    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        with self._env.begin(db=self._tables[table]) as transaction:
-            cursor = transaction.cursor()
-            if cursor.set_range(start):
-                for key, value in cursor:
-                    if key >= stop:
-                        return
-                    yield key, value
-
-    def commit(self, changes: Changes) -> None:
+    def commit(self, changes: TableChanges) -> None:
+        if self._noted:
+            remove_note(self._directory)
+            self._noted = False
         try:
             with self._env.begin(write=True) as transaction:
+                added = removed = 0
                 for table, entries in changes.items():
                     database = self._tables[table]
+                    start = zlib.crc32(table.encode())
                     for key, value in entries.items():
                         if value is None:
-                            transaction.delete(key, db=database)
+                            before = transaction.pop(key, db=database)
                         else:
-                            transaction.put(key, value, db=database)
+                            checksum = zlib.crc32(value, zlib.crc32(key, start))
+                            added += checksum
+                            stored = value + checksum.to_bytes(CHECKSUM_BYTES, "little")
+                            before = transaction.replace(key, stored, db=database)
+                        if before is not None:
+                            removed += int.from_bytes(before[-CHECKSUM_BYTES:], "little")
+                self._change_sum(transaction, added - removed)
         except lmdb.MapFullError as error:
             raise StoreError(f"the state in {self._directory} has no room left: {error}") from error
+        except (lmdb.BadValsizeError, lmdb.TxnFullError) as error:
+            raise StoreError(f"the state in {self._directory} cannot hold it: {error}") from error
         except lmdb.Error as error:
-            raise StoreError(f"cannot write the state in {self._directory}: {error}") from error
-        self._fill_up()
+            # The next commit might even succeed, on top of what nobody has checked.
+            raise StoreStopped(
+                f"cannot write the state in {self._directory}: {error}; reopen it to go on"
+            ) from error
 
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._env.close()
-            os.close(self._lock_file)
+    @contextmanager
+    def copying(self, directory: Path) -> Iterator[Callable[[], None]]:
+        with self._env.begin() as transaction:
+            yield lambda: self._copy(transaction, directory / DATA_NAME)
 
-    def _missing_bytes(self) -> int:
-        pages = self._env.info()["last_pgno"] + 1
-        return int(pages * self._env.stat()["psize"] - self._data.stat().st_size)
+    def disk_bytes(self) -> int:
+        return self._data.stat().st_size
 
-    def _check_length(self) -> None:
-        # Reading a page that the file does not have is a SIGBUS, the end of the process.
-        if self._missing_bytes() > 0:
-            raise StoreError(
-                f"{self._data} was cut short by {self._missing_bytes()} bytes; remove "
-                f"{self._directory} to have the state rebuilt from the log"
-            )
+    def close(self, in_order: bool) -> None:
+        self._env.close()
+        if in_order and not self._noted:
+            write_note(self._data)
 
-    def _fill_up(self) -> None:
-        # LMDB leaves out pages at the end that it took and gave back within one transaction.
-        missing = self._missing_bytes()
-        if missing > 0:
-            with self._data.open("r+b") as data:
-                data.truncate(self._data.stat().st_size + missing)
-                os.fsync(data.fileno())
+    def _change_sum(self, transaction: lmdb.Transaction, change: int) -> None:
+        database = self._tables[SUM]
+        stored = transaction.get(SUM_KEY, db=database)
+        before = unpacked_sum(self._data, stored)
+        transaction.put(SUM_KEY, packed_sum((before + change) % SUM_MODULUS), db=database)
 
-
-def _owned(directory: Path) -> int:
-    """The descriptor that holds the ownership of a store; the system frees it when we die."""
-    lock_file = os.open(directory / OWNER_LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock_file)
-        raise StoreInUse(f"another process owns the state in {directory}") from None
-    return lock_file
+    def _copy(self, transaction: lmdb.Transaction, path: Path) -> None:
+        descriptor = create(path)
+        try:
+            self._env.copyfd(descriptor, compact=True, txn=transaction)
+            sync(descriptor)
+        except lmdb.Error as error:
+            raise StoreError(f"cannot copy {self._data} to {path}: {error}") from error
+        finally:
+            os.close(descriptor)
+        write_note(path)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sortedcontainers import SortedDict
 
+from relive.consumers.store import DiskUse
 from relive.core.tail import Changes, Table
+from relive.errors import StoreError
 
 
 class MemoryStore:
@@ -31,6 +34,12 @@ class MemoryStore:
                     self._tables[table].pop(key, None)
                 else:
                     self._tables[table][key] = value
+
+    def copy_to(self, directory: Path) -> None:
+        raise StoreError(f"cannot copy the state to {directory}: it is in memory only")
+
+    def disk_use(self) -> DiskUse:
+        return DiskUse()
 
     def close(self) -> None:
         pass

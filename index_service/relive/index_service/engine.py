@@ -372,11 +372,12 @@ class Engine:
             index = Index(self._space_of(states), self._index.view.epoch)
             columns = PriorityColumns(self.partitions)
             for state in states:
-                rows = state.rows()
-                while batch := list(islice(rows, _LOAD_ROWS)):
-                    events = [event for row in batch if (event := _recorded(state, row))]
-                    index.apply(_keys(batch), _index_rows(index, events), [], self.positions())
-                    columns.extend(batch, state.settings.weights)
+                recorded = state.recorded()
+                while batch := list(islice(recorded, _LOAD_ROWS)):
+                    rows = [row for row, _ in batch]
+                    events = [_experience_recorded(payload) for _, payload in batch]
+                    index.apply(_keys(rows), _index_rows(index, events), [], self.positions())
+                    columns.extend(rows, state.settings.weights)
             index.apply([], _index_rows(index, []), [], self.positions())
             self._index, self._columns = index, columns
 
@@ -443,8 +444,10 @@ def _index_rows(index: Index, events: Sequence[ExperienceRecorded]) -> Float32Ar
 def _recorded(state: PartitionState, row: Row) -> ExperienceRecorded | None:
     """The event that recorded a row; None if the row is gone by now."""
     payload = state.payload(row.position)
-    if payload is None:
-        return None
+    return None if payload is None else _experience_recorded(payload)
+
+
+def _experience_recorded(payload: bytes) -> ExperienceRecorded:
     event = decode(payload)
     assert isinstance(event, ExperienceRecorded)
     return event

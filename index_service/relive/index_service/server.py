@@ -19,7 +19,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from relive.consumers import LmdbStore
+from relive.consumers import Backend, open_store
 from relive.core.settings import Settings
 from relive.errors import (
     BufferClosed,
@@ -334,6 +334,10 @@ def _is_loopback(host: str) -> bool:
 class ServeConfig(Protocol):
     """What `serve` needs of a `relive.config.BufferConfig`."""
 
+    @property
+    def persistence_backend(self) -> Backend:
+        """What the state is kept in."""
+
     def index_options(self) -> IndexOptions:
         """How embeddings are compared."""
 
@@ -382,7 +386,9 @@ def serve(
     event_log = open_log(f"file:{path}" if log is None else log, create=create)
     try:
         server = IndexServer(
-            lambda: Engine(event_log, LmdbStore(path / "state"), options),
+            lambda: Engine(
+                event_log, open_store(path / "state", config.persistence_backend), options
+            ),
             event_log,
             listen=listen,
             insecure_listen=insecure_listen,

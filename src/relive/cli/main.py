@@ -17,7 +17,7 @@ from rich.console import Console
 
 from relive.cli.demo import run_demo
 from relive.config import BufferConfig
-from relive.consumers import LmdbStore, Materializer, MemoryStore
+from relive.consumers import Materializer, MemoryStore, open_store
 from relive.core.settings import EvictionPolicy
 from relive.errors import FieldError, InvalidConfig, ReliveError
 from relive.log import open_log
@@ -117,11 +117,13 @@ def materialize(
 
     Example: relive materialize --log kafka://localhost:9092/experiences --path ./state
     """
-    directory = path or BufferConfig.load(config).persistence_path
+    settings = BufferConfig.load(config)
+    directory = path or settings.persistence_path
     stop = _stop_signal()
     event_log = open_log(log)
     try:
-        materializer = Materializer(event_log, LmdbStore(directory / "state"))
+        store = open_store(directory / "state", settings.persistence_backend)
+        materializer = Materializer(event_log, store)
         try:
             materializer.catch_up(timeout_s=3_600.0)
             _report_state(materializer, "caught up", as_json)

@@ -25,7 +25,7 @@ import struct
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
 from relive.core.recent_ids import RecentIds, unpack_ids
@@ -219,6 +219,18 @@ class PartitionState:
         start = self._number_key(self._oldest_hint)
         for key, packed in self._tables.scan(Table.ROWS, start, _after(self._prefix)):
             yield unpack_row(self.partition, _NUMBER.unpack(key[2:])[0], packed)
+
+    def recorded(self) -> Iterator[tuple[Row, bytes]]:
+        """The live rows with the bytes of their records, oldest first, read in bulk."""
+        start = self._number_key(self._oldest_hint)
+        payloads = self._tables.scan(Table.PAYLOADS, start, _after(self._prefix))
+        for row, entry in zip_longest(self.rows(), payloads):
+            if row is None or entry is None or entry[0] != self._number_key(row.position):
+                raise StoreError(
+                    f"partition {self.partition}: rows and records differ; start with an empty "
+                    "state directory to rebuild it"
+                )
+            yield row, entry[1]
 
     def payload(self, position: int) -> bytes | None:
         """The bytes of the record at a position, if its experience is live."""

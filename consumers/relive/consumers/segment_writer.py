@@ -1,0 +1,150 @@
+"""Appends the payloads of one commit to segment files."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from relive.consumers.durable_files import (
+    create,
+    sync,
+    sync_directory,
+    was_only_full,
+    write_all,
+)
+from relive.consumers.payload_segments import (
+    HEADER_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Reference,
+    header,
+)
+from relive.consumers.segment_reader import SegmentReader
+from relive.errors import StoreError, StoreStopped
+
+_WRITE_BYTES = 4 * 1024 * 1024
+
+
+class Place(NamedTuple):
+    """Where the next payload goes.
+
+    Attributes:
+        number: of the segment.
+        size: of the segment; 0 if it isn't there yet.
+    """
+
+    number: int
+    size: int
+
+
+class SegmentWriter:
+    """Appends payloads behind a place, and takes them back if the commit fails.
+
+    Args:
+        files: names the segment files.
+        directory: they are in.
+        place: where the first one goes.
+        full_size: a segment of this size takes no more.
+    """
+
+    def __init__(self, files: SegmentReader, directory: Path, place: Place, full_size: int) -> None:
+        self._files = files
+        self._directory = directory
+        self._start = place
+        self._number, self._size = place
+        self._full_size = full_size
+        self._descriptor = -1
+        self._made: list[int] = []
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+
+    @property
+    def place(self) -> Place:
+        """Where the next payload would go."""
+        return Place(self._number, self._size)
+
+    def append(self, payload: bytes) -> Reference:
+        """Append a payload, at the latest when `finish` is called.
+
+        Raises:
+            OSError: `undo` then says what has become of it.
+        """
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise StoreError(f"a payload has {len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} fit")
+        if self._descriptor < 0:
+            self._open()
+        elif self._size >= self._full_size:
+            self._end_segment()
+            self._number += 1
+            self._size = 0
+            self._open()
+        reference = Reference(self._number, self._size, len(payload), zlib.crc32(payload))
+        self._waiting.append(payload)
+        self._waiting_bytes += len(payload)
+        self._size += len(payload)
+        if self._waiting_bytes >= _WRITE_BYTES:
+            self._write()
+        return reference
+
+    def finish(self) -> None:
+        """Make everything appended durable.
+
+        Raises:
+            OSError: as `append`.
+        """
+        if self._descriptor >= 0:
+            self._end_segment()
+        if self._made:
+            sync_directory(self._directory)
+
+    def undo(self, reason: BaseException) -> StoreError:
+        """Take back everything appended; returns what to tell.
+
+        A `StoreStopped` says that it could not be taken back, or that the failure leaves open what
+        is on disk.
+        """
+        said = f"cannot write the payloads in {self._directory}: {reason}"
+        known = not isinstance(reason, OSError) or was_only_full(reason)
+        try:
+            self.take_back()
+        except OSError as error:
+            return StoreStopped(f"{said}; nor take back what was written: {error}")
+        return StoreError(said) if known else StoreStopped(said)
+
+    def take_back(self) -> None:
+        """Leave the files as they were before the first `append`.
+
+        Raises:
+            OSError: they are not.
+        """
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        for number in self._made:
+            self._files.forget(number)
+            self._files.path(number).unlink(missing_ok=True)
+        if self._start.size:
+            os.truncate(self._files.path(self._start.number), self._start.size)
+
+    def _open(self) -> None:
+        path = self._files.path(self._number)
+        if self._size:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            return
+        self._made.append(self._number)
+        self._descriptor = create(path)
+        write_all(self._descriptor, header(self._number), 0)
+        self._size = HEADER_BYTES
+
+    def _write(self) -> None:
+        data = b"".join(self._waiting)
+        write_all(self._descriptor, data, self._size - len(data))
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def _end_segment(self) -> None:
+        self._write()
+        sync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
