@@ -189,6 +189,10 @@ class StoreError(ReliveError):
     """Raised when the state store cannot be opened, read or written."""
 
 
+class StoreFull(StoreError):
+    """Raised when a state store has no room; nothing was changed, and once there is, it goes on."""
+
+
 class StoreInUse(StoreError):
     """Raised when another process owns the state store."""
 

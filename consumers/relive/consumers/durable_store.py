@@ -124,6 +124,10 @@ class DurableStore:
                 raise
             except StoreError:
                 raise
+            except OSError as error:
+                said = f"cannot write the state in {self._directory}: {error}; reopen it to go on"
+                self._stopped = StoreStopped(said)
+                raise self._stopped from error
             except BaseException as error:
                 self._stopped = StoreStopped(
                     f"a commit to {self._directory} was interrupted ({error!r}); reopen it to go on"
@@ -185,9 +189,9 @@ class DurableStore:
             raise  # the references may be on disk, and what they refer to must stay
         except StoreError as error:
             failure = staged.writer.undo(error)
-            if isinstance(failure, StoreStopped):
-                raise failure from error
-            raise
+            if failure is error:
+                raise
+            raise failure from error
         self._payloads.adopt(staged)
 
     def _copy_to(self, directory: Path) -> None:

@@ -33,7 +33,13 @@ from relive.consumers.durable_files import (
 )
 from relive.consumers.durable_store import DurableStore
 from relive.consumers.tables import TABLES, TableChanges
-from relive.errors import StoreDamaged, StoreError, StoreIncompatible, StoreStopped
+from relive.errors import (
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreIncompatible,
+    StoreStopped,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -221,7 +227,7 @@ class FileTables(TablesInMemory):
         except OSError as error:
             return StoreStopped(f"{said}; nor cut it off again: {error}; reopen it to go on")
         if was_only_full(reason):
-            return StoreError(said)
+            return StoreFull(f"the state in {self._directory} has no room left: {reason}")
         return StoreStopped(f"{said}; reopen it to go on")
 
     def _try_checkpoint(self) -> None:

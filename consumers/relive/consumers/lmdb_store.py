@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import lmdb
@@ -34,10 +34,16 @@ from relive.consumers.lmdb_file import (
 )
 from relive.consumers.store_check import renew
 from relive.consumers.tables import TableChanges
-from relive.errors import StoreError, StoreStopped
+from relive.errors import StoreError, StoreFull, StoreStopped
 
 BACKEND = "lmdb"
 _LOCK_NAME = "lock.mdb"
+
+# Room for twice as many readers as LMDB would make; it uses what is there.
+_LOCK_BYTES = 16 * 1024
+
+# A failed write on a disk with less room than this failed for want of it.
+_FULL_BELOW_BYTES = 4 * 1024 * 1024
 
 # Address space, not disk: the file grows as it fills.
 DEFAULT_MAP_BYTES = 256 * 1024**3
@@ -71,26 +77,26 @@ class LmdbTables(LmdbReads):
             renew(data)
         self._directory = directory
         self._noted = note is not None
-        # Nobody else uses it, and LMDB trusts what it finds in it.
-        (directory / _LOCK_NAME).unlink(missing_ok=True)
-        try:
-            env = lmdb.open(
-                str(directory),
-                map_size=map_bytes,
-                max_dbs=len(ALL_TABLES),
-                mode=0o600,
-                readahead=False,
-                sync=True,
-                metasync=True,
-                writemap=False,
-            )
-        except lmdb.Error as error:
-            raise StoreError(f"cannot open the state in {directory}: {error}") from error
-        try:
-            tables = {table: env.open_db(table.encode()) for table in ALL_TABLES}
-        except lmdb.Error as error:
-            env.close()
-            raise StoreError(f"cannot open the state in {directory}: {error}") from error
+        with ExitStack() as undo:
+            if self.new:  # or half of its first pages would be taken for a damaged file
+                undo.callback(data.unlink, missing_ok=True)
+            try:
+                _renew_locks(directory / _LOCK_NAME)
+                env = lmdb.open(
+                    str(directory),
+                    map_size=map_bytes,
+                    max_dbs=len(ALL_TABLES),
+                    mode=0o600,
+                    readahead=False,
+                    sync=True,
+                    metasync=True,
+                    writemap=False,
+                )
+                undo.callback(env.close)
+                tables = {table: env.open_db(table.encode()) for table in ALL_TABLES}
+            except lmdb.Error as error:
+                raise StoreError(f"cannot open the state in {directory}: {error}") from error
+            undo.pop_all()
         super().__init__(data, env, tables)
         if self.new:
             sync_directory(directory)
@@ -116,11 +122,12 @@ class LmdbTables(LmdbReads):
                         if before is not None:
                             removed += int.from_bytes(before[-CHECKSUM_BYTES:], "little")
                 self._change_sum(transaction, added - removed)
-        except lmdb.MapFullError as error:
-            raise StoreError(f"the state in {self._directory} has no room left: {error}") from error
         except (lmdb.BadValsizeError, lmdb.TxnFullError) as error:
             raise StoreError(f"the state in {self._directory} cannot hold it: {error}") from error
         except lmdb.Error as error:
+            if isinstance(error, lmdb.MapFullError | lmdb.DiskError) or self._disk_is_full():
+                said = f"the state in {self._directory} has no room left: {error}"
+                raise StoreFull(said) from error
             # The next commit might even succeed, on top of what nobody has checked.
             raise StoreStopped(
                 f"cannot write the state in {self._directory}: {error}; reopen it to go on"
@@ -139,6 +146,11 @@ class LmdbTables(LmdbReads):
         if in_order and not self._noted:
             write_note(self._data)
 
+    def _disk_is_full(self) -> bool:
+        # LMDB calls a write that a full disk cut short an input/output error.
+        disk = os.statvfs(self._directory)
+        return disk.f_bavail * disk.f_frsize < _FULL_BELOW_BYTES
+
     def _change_sum(self, transaction: lmdb.Transaction, change: int) -> None:
         database = self._tables[SUM]
         stored = transaction.get(SUM_KEY, db=database)
@@ -155,3 +167,17 @@ class LmdbTables(LmdbReads):
         finally:
             os.close(descriptor)
         write_note(path)
+
+
+def _renew_locks(path: Path) -> None:
+    """Make the file of LMDB's locks anew: LMDB trusts what it finds in it, and nobody else uses it.
+
+    It is mapped into memory. Were it a hole, as LMDB makes it, its first use on a full disk would
+    be a SIGBUS.
+    """
+    path.unlink(missing_ok=True)
+    locks = create(path)
+    try:
+        os.posix_fallocate(locks, 0, _LOCK_BYTES)
+    finally:
+        os.close(locks)

@@ -33,7 +33,7 @@ from relive.consumers.payload_segments import (
 )
 from relive.consumers.segment_reader import SegmentReader
 from relive.consumers.segment_writer import Place, SegmentWriter
-from relive.errors import StoreDamaged, StoreError, StoreStopped
+from relive.errors import StoreDamaged, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ class PayloadFiles:
             writer.finish()
         except (OSError, StoreError) as error:
             failure = writer.undo(error)
-            if isinstance(error, StoreError) and not isinstance(failure, StoreStopped):
+            if failure is error:
                 raise
             raise failure from error
         except BaseException:

@@ -21,7 +21,7 @@ from relive.consumers.payload_segments import (
     header,
 )
 from relive.consumers.segment_reader import SegmentReader
-from relive.errors import StoreError, StoreStopped
+from relive.errors import StoreError, StoreFull, StoreStopped
 
 _WRITE_BYTES = 4 * 1024 * 1024
 
@@ -105,12 +105,15 @@ class SegmentWriter:
         is on disk.
         """
         said = f"cannot write the payloads in {self._directory}: {reason}"
-        known = not isinstance(reason, OSError) or was_only_full(reason)
         try:
             self.take_back()
         except OSError as error:
             return StoreStopped(f"{said}; nor take back what was written: {error}")
-        return StoreError(said) if known else StoreStopped(said)
+        if isinstance(reason, StoreError):
+            return reason
+        if isinstance(reason, OSError) and was_only_full(reason):
+            return StoreFull(f"there is no room left for payloads in {self._directory}: {reason}")
+        return StoreStopped(f"{said}; reopen it to go on")
 
     def take_back(self) -> None:
         """Leave the files as they were before the first `append`.

@@ -41,6 +41,7 @@ class StateStore(KeyValues, Protocol):
 
         Raises:
             StoreError: nothing was changed.
+            StoreFull: nothing was changed, and it may be tried again.
             StoreStopped: neither this commit nor any later one is made; reopen the store.
         """
 

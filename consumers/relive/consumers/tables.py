@@ -46,7 +46,7 @@ class Tables(TableReads, Protocol):
         """Make all changes durable, or none of them.
 
         Raises:
-            StoreError: nothing was changed.
+            StoreError, StoreFull: nothing was changed.
             StoreStopped: what is on disk is unknown.
         """
 

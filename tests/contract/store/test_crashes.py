@@ -20,7 +20,7 @@ CRASHING = Path(__file__).parent / "processes" / "crashing.py"
 
 
 # Looking at what an LMDB store left costs a process each time, so not every call is tried.
-@pytest.mark.parametrize(("kind", "every"), [("file", 2), ("lmdb", 3)])
+@pytest.mark.parametrize(("kind", "every"), [("file", 2), ("lmdb", 4)])
 def test_a_death_at_any_call_leaves_the_commit_before_or_after_it(
     tmp_path: Path, kind: str, every: int
 ) -> None:

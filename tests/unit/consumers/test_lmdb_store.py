@@ -12,7 +12,7 @@ import pytest
 
 from relive.consumers import LmdbStore
 from relive.core.tail import Table
-from relive.errors import StoreDamaged, StoreError, StoreStopped
+from relive.errors import StoreDamaged, StoreFull, StoreStopped
 
 ROWS = (b"", b"\xff" * 9)
 
@@ -21,7 +21,7 @@ def test_a_commit_that_does_not_fit_changes_nothing(tmp_path: Path) -> None:
     store = LmdbStore(tmp_path, map_bytes=1024 * 1024)
     store.commit({Table.ROWS: {b"a": b"1"}, Table.PAYLOADS: {b"a": b"1"}})
     too_large: dict[bytes, bytes | None] = {b"a": b"2", b"b": bytes(4 * 1024 * 1024)}
-    with pytest.raises(StoreError, match="no room left"):
+    with pytest.raises(StoreFull, match="no room left"):
         store.commit({Table.ROWS: too_large, Table.PAYLOADS: {b"a": None, b"b": b"2"}})
     assert list(store.scan(Table.ROWS, *ROWS)) == [(b"a", b"1")]
     assert list(store.scan(Table.PAYLOADS, *ROWS)) == [(b"a", b"1")]
