@@ -334,6 +334,10 @@ def _is_loopback(host: str) -> bool:
 class ServeConfig(Protocol):
     """What `serve` needs of a `relive.config.BufferConfig`."""
 
+    @property
+    def poison_limit(self) -> int:
+        """See `Materializer`."""
+
     def index_options(self) -> IndexOptions:
         """How embeddings are compared."""
 
@@ -382,7 +386,9 @@ def serve(
     event_log = open_log(f"file:{path}" if log is None else log, create=create)
     try:
         server = IndexServer(
-            lambda: Engine(event_log, LmdbStore(path / "state"), options),
+            lambda: Engine(
+                event_log, LmdbStore(path / "state"), options, poison_limit=config.poison_limit
+            ),
             event_log,
             listen=listen,
             insecure_listen=insecure_listen,
