@@ -179,7 +179,7 @@ class Materializer:
                     self._fold(records)
                 behind = self._behind(target)
             if behind:
-                records = self._read(behind, wait_s=min(left, 0.05))
+                records = self._read(behind, wait_s=0.0 if present else min(left, 0.05))
                 with self._lock:
                     self._fold(records)
 

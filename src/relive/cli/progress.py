@@ -58,7 +58,7 @@ def _show(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(what, total=total, completed=min(done(), total))
         while True:
             bar.update(task, completed=min(done(), total))
             if over.wait(_LOOK_S):

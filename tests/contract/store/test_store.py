@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relive.consumers import LmdbStore, MemoryStore, StateStore
+from relive.consumers import LmdbStore, MemoryStore, OverlayStore, StateStore
 from relive.core.tail import Table
 
 Make = Callable[[], StateStore]
 
 
-@pytest.fixture(params=["memory", "lmdb"])
+@pytest.fixture(params=["memory", "lmdb", "overlay"])
 def make(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Make]:
@@ -21,8 +21,11 @@ def make(
     made: list[StateStore] = []
 
     def new() -> StateStore:
-        durable = request.param == "lmdb"
-        store = LmdbStore(tmp_path_factory.mktemp("store")) if durable else MemoryStore()
+        store: StateStore = MemoryStore()
+        if request.param == "lmdb":
+            store = LmdbStore(tmp_path_factory.mktemp("store"))
+        elif request.param == "overlay":
+            store = OverlayStore(store)
         made.append(store)
         return store
 
