@@ -14,7 +14,7 @@ from relive.cli.output import print_result, print_state
 from relive.cli.target import parsed_target, replay_shown, replaying
 from relive.client import Client
 from relive.consumers import LmdbStore, Materializer, MemoryStore, StateStore, log_at
-from relive.consumers.verify import compare_states
+from relive.consumers.comparison import compare_states
 from relive.errors import InvalidConfig, StoreInUse
 from relive.log import EventLog, LogPrefix, log_now, open_log
 from relive.log.prefix import batches

@@ -43,6 +43,19 @@ def test_a_partition_that_is_at_its_end_does_not_hide_the_others() -> None:
     assert [(r.partition, r.position) for r in read] == [(1, 2), (1, 3), (1, 4)]
 
 
+def test_records_beyond_its_end_do_not_hide_those_of_other_partitions(
+    make_log: Callable[..., EventLog],
+) -> None:
+    log = make_log(2)
+    positions = filled(log, (3, 3))
+    beyond = positions[0][2]
+    prefix = LogPrefix(log, {0: beyond, 1: log.bounds(1).end})
+    start = {0: positions[0][1] + 1, 1: 0}
+    assert [(r.partition, r.position) for r in prefix.read(start, max_records=1)] == [
+        (1, positions[1][0])
+    ]
+
+
 def test_what_is_appended_later_is_not_in_it() -> None:
     log = MemoryLog()
     filled(log, (2,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relive.consumers import MemoryStore, state_at
-from relive.consumers.verify import compare_states
+from relive.consumers.comparison import compare_states
 from relive.core.experience import Experience
 from relive.core.tail import Table
 from relive.log import EventLog, NewRecord
