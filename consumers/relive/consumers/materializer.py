@@ -185,8 +185,9 @@ class Materializer:
 
     def start(self) -> None:
         """Follow the log in a thread of its own until closed."""
-        self._thread = threading.Thread(target=self._follow, name="relive-fold", daemon=True)
-        self._thread.start()
+        with self._lock:  # whoever closes it meanwhile must not join a thread that has not started
+            self._thread = threading.Thread(target=self._follow, name="relive-fold", daemon=True)
+            self._thread.start()
 
     def commit(self) -> None:
         """Make the state durable at the current positions.
@@ -206,9 +207,10 @@ class Materializer:
     def close(self) -> None:
         """Commit and stop. Safe to call twice."""
         self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
         with self._lock:
             try:
                 if self._stopped is None:

@@ -108,7 +108,7 @@ def draws(batch: Any) -> list[tuple[str, float]]:
 
 def test_looking_at_a_buffer_leaves_it_as_it_was(relive: Relive, directory: Path) -> None:
     def everything() -> dict[str, bytes]:
-        return {str(f): f.read_bytes() for f in directory.rglob("*.mdb")}
+        return {str(f): f.read_bytes() for f in directory.rglob("data.mdb")}
 
     before, state = relive("log", "info", directory, "--json").json, everything()
     relive("search", directory, "--id", "x15")

@@ -489,6 +489,40 @@ def test_a_follower_that_fails_stops_the_consumer_for_good() -> None:
     assert store.commits == 0
 
 
+def test_it_may_be_closed_by_another_thread_while_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that was stopped as its recovery ended once failed to join the thread."""
+    starting, closing = threading.Event(), threading.Event()
+
+    class StartsSlowly(threading.Thread):
+        def start(self) -> None:
+            if self.name == "relive-fold":
+                starting.set()
+                closing.wait(30)
+                threading.Event().wait(0.1)  # time for it to get it wrong
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", StartsSlowly)
+    materializer = Materializer(MemoryLog(), MemoryStore())
+    failures: list[BaseException] = []
+
+    def close() -> None:
+        starting.wait(30)
+        closing.set()
+        try:
+            materializer.close()
+        except RuntimeError as error:
+            failures.append(error)
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    materializer.start()
+    closer.join(30)
+    assert failures == []
+    assert isinstance(materializer.stopped, ConsumerStopped)
+
+
 def test_after_closing_nothing_is_folded_any_more() -> None:
     log = MemoryLog()
     materializer = Materializer(log, MemoryStore())
