@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
 from relive.config import BufferConfig
-from relive.consumers import Backend, MemoryStore, StateStore, open_store
+from relive.consumers import Backend, MemoryStore, Moment, StateStore, log_at, open_store
+from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
 from relive.errors import (
@@ -111,7 +114,12 @@ class ExperienceBuffer:
         event_log = _open_or_create(f"file:{path}" if log is None else log)
         engine = None
         try:
-            engine = Engine(event_log, _store(path, config.persistence_backend), options)
+            engine = Engine(
+                event_log,
+                _store(path, config.persistence_backend),
+                options,
+                poison_limit=config.poison_limit,
+            )
             engine.start()
             _put_in_force(config, event_log, engine)
         except BaseException:
@@ -278,6 +286,33 @@ class ExperienceBuffer:
         """What is in the buffer and what happened to it."""
         self._catch_up()
         return self._engine.stats()
+
+    def at(self, moment: Moment) -> ExperienceBuffer:
+        """This buffer as it was at a position or a time, to read from; the caller closes it.
+
+        The log is replayed in memory up to there. Searches and samples of the past are not
+        recorded, and writes raise `ReadOnlyLog`.
+
+        Args:
+            moment: a position (of a log of one partition), the `positions` of a result, or a
+                datetime: then everything appended before it is included.
+
+        Raises:
+            InvalidQuery: no such partition, or a time that the log no longer reaches back to.
+            LogGap: the position lies outside the log's bounds, which it names, or the beginning of
+                the log was removed.
+            LogUnavailable, LogDamaged: the log cannot be read.
+        """
+        self._check_open()
+        past = log_at(self._event_log, moment)
+        options = replace(self._engine.options, record_retrievals=False)
+        engine = Engine(past, MemoryStore(), options, poison_limit=sys.maxsize)
+        try:
+            engine.catch_up(timeout_s=REPLAY_TIMEOUT_S)
+        except BaseException:
+            engine.close()
+            raise
+        return ExperienceBuffer(self._path, past, engine)
 
     def __len__(self) -> int:
         self._catch_up()

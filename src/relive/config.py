@@ -61,6 +61,7 @@ class BufferConfig(BaseSettings):
         persistence_path: directory of the state, for services; a buffer is opened with its path.
         snapshot_interval: least events between snapshots; this version recovers from store and
             log alone.
+        poison_limit: stop after this many records in a row that cannot be folded.
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.
@@ -90,6 +91,7 @@ class BufferConfig(BaseSettings):
     persistence_backend: Backend = "lmdb"
     persistence_path: Path = Path("relive-data")
     snapshot_interval: Annotated[int, Field(ge=1)] = 100
+    poison_limit: Annotated[int, Field(ge=1)] = 1_000
 
     def __init__(self, **values: Any) -> None:
         try:

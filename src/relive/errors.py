@@ -50,6 +50,14 @@ class DuplicateExperience(ReliveError):
         )
 
 
+class UnknownExperience(ReliveError):
+    """Raised when a command is asked about an experience that is not live."""
+
+    def __init__(self, experience_id: str) -> None:
+        self.experience_id = experience_id
+        super().__init__(f"there is no live experience {shown(experience_id)}")
+
+
 class PayloadTooLarge(ReliveError):
     """Raised before anything is sent when an event does not fit one record of the log."""
 
@@ -128,14 +136,18 @@ class LogGap(LogError):
 
     def __init__(self, partition: int, position: int, first: int, end: int) -> None:
         self.partition, self.position, self.first, self.end = partition, position, first, end
-        missing = (
-            f"positions {position} to {first - 1} were removed"
-            if position < first
-            else f"the log ends at {end}"
-        )
+        if position < first:
+            missing = f"positions {position} to {first - 1} were removed"
+            way_out = f"Start from a snapshot at or after {first}"
+        else:
+            missing = f"the log ends at {end}"
+            way_out = (
+                f"Ask for at most {end}; a state that is ahead of its log (one that was restored "
+                "from an older copy, for instance) has to be rebuilt in an empty directory"
+            )
         super().__init__(
             f"partition {partition}: cannot read at {position}: {missing}; "
-            f"readable are {first} to {end}. Start from a snapshot at or after {first}"
+            f"readable are {first} to {end}. {way_out}"
         )
 
 
@@ -148,6 +160,17 @@ class LogReplaced(LogError):
             f"this log is not the one read before (known {known}, found {found}); "
             "if that is intended, start with an empty state directory"
         )
+
+
+class ReadOnlyLog(LogError):
+    """Raised when something is to be written to a log, or a buffer, as it was in the past."""
+
+    def __init__(self) -> None:
+        super().__init__("the past cannot be changed; write to the present log or buffer")
+
+
+class LogsDiffer(LogError):
+    """Raised when a log is not the copy of another that it ought to be."""
 
 
 class UndecodableEvent(ReliveError):

@@ -1,22 +1,31 @@
-"""From the log to durable state: materializer and state stores."""
+"""From the log to durable state: materializer and state stores; the state of the past."""
 
 from relive.consumers.file_store import FileStore
 from relive.consumers.lmdb_store import LmdbStore
-from relive.consumers.materializer import Materializer
+from relive.consumers.materializer import POISON_LIMIT, Materializer
 from relive.consumers.memory_store import MemoryStore
-from relive.consumers.opening import Backend, open_store
+from relive.consumers.opening import Backend, open_kept_store, open_store
+from relive.consumers.overlay_store import OverlayStore
 from relive.consumers.store import DiskUse, StateStore
 from relive.consumers.store_check import Verdict, verify_store
+from relive.consumers.time_travel import Moment, log_at, replay, state_at
 
 __all__ = [
+    "POISON_LIMIT",
     "Backend",
     "DiskUse",
     "FileStore",
     "LmdbStore",
     "Materializer",
     "MemoryStore",
+    "Moment",
+    "OverlayStore",
     "StateStore",
     "Verdict",
+    "log_at",
+    "open_kept_store",
     "open_store",
+    "replay",
+    "state_at",
     "verify_store",
 ]

@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 # Called with what changed and the positions reached; under the fold's lock, in order.
 Follower: TypeAlias = Callable[[Sequence[Change], Mapping[int, int]], None]
 
+POISON_LIMIT = 1_000
+
 _IDENTITY_KEY = b"log identity"
 _BATCH_RECORDS = 1_000
 _FOLLOW_WAIT_S = 0.25
@@ -74,7 +76,7 @@ class Materializer:
         *,
         commit_every: int = 5_000,
         commit_within_s: float = 1.0,
-        poison_limit: int = 1_000,
+        poison_limit: int = POISON_LIMIT,
     ) -> None:
         self._log_read = log
         self._store = store
@@ -95,7 +97,9 @@ class Materializer:
         self._offered: dict[tuple[int, int], tuple[Record, ExperienceRecorded]] = {}
         self._uncommitted = 0
         self._uncommitted_since = 0.0
+        # Of the records in a row that could not be folded: how many, and from where to where.
         self._poison_in_a_row = 0
+        self._poisoned: dict[int, tuple[int, int]] = {}
         self._stopped: ReliveError | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -157,6 +161,7 @@ class Materializer:
             ConsumerStopped: folding has stopped.
             LogUnavailable: the log cannot be reached.
         """
+        present = target is None
         if target is None:
             target = self._ends()
         deadline = time.monotonic() + timeout_s
@@ -168,17 +173,21 @@ class Materializer:
                 behind = self._behind(target)
                 if behind and not self._fold_offered():
                     # Waits for nothing while it holds the lock: a target may lie in the future.
-                    self._fold(self._read(behind, wait_s=0.0))
+                    records = self._read(behind, wait_s=0.0)
+                    if present and not records:
+                        return  # a log may end with positions that hold no record
+                    self._fold(records)
                 behind = self._behind(target)
             if behind:
-                records = self._read(behind, wait_s=min(left, 0.05))
+                records = self._read(behind, wait_s=0.0 if present else min(left, 0.05))
                 with self._lock:
                     self._fold(records)
 
     def start(self) -> None:
         """Follow the log in a thread of its own until closed."""
-        self._thread = threading.Thread(target=self._follow, name="relive-fold", daemon=True)
-        self._thread.start()
+        with self._lock:  # whoever closes it meanwhile must not join a thread that has not started
+            self._thread = threading.Thread(target=self._follow, name="relive-fold", daemon=True)
+            self._thread.start()
 
     def commit(self) -> None:
         """Make the state durable at the current positions.
@@ -198,9 +207,10 @@ class Materializer:
     def close(self) -> None:
         """Commit and stop. Safe to call twice."""
         self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
         with self._lock:
             try:
                 if self._stopped is None:
@@ -299,13 +309,25 @@ class Materializer:
                     change.reason,
                 )
                 self._poison_in_a_row += 1
+                first, _ = self._poisoned.get(change.partition, (change.position, 0))
+                self._poisoned[change.partition] = first, change.position
                 if self._poison_in_a_row >= self._poison_limit:
-                    raise ConsumerStopped(
-                        f"{self._poison_in_a_row} records in a row could not be folded, "
-                        f"the last because: {change.reason}"
-                    )
+                    raise ConsumerStopped(self._poison_found(change.reason))
                 return
         self._poison_in_a_row = 0
+        self._poisoned.clear()
+
+    def _poison_found(self, reason: str) -> str:
+        places = "; ".join(
+            f"partition {partition}, positions {first} to {last}"
+            for partition, (first, last) in sorted(self._poisoned.items())
+        )
+        return (
+            f"{self._poison_in_a_row} records in a row could not be folded ({places}), the last "
+            f"because: {reason}. If a newer version wrote them, install that one; look at them "
+            "with relive tail. To set them aside and go on, start again with a poison_limit "
+            "(RELIVE_POISON_LIMIT) above their number"
+        )
 
     def _stop(self, error: ReliveError) -> None:
         _log.error("folding has stopped: %s", error)

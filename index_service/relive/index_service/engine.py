@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from relive.consumers import Materializer, StateStore
+from relive.consumers import POISON_LIMIT, Materializer, StateStore
 from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
 from relive.core.experience import Experience, VectorLike, experience_from, is_number, vector_from
 from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
@@ -75,6 +75,7 @@ class Engine:
         options: how embeddings are compared.
         clock_us: microseconds since the epoch, for the priorities of a sample without a time.
         scanner: searches the rows; FAISS where it is installed.
+        poison_limit: see `Materializer`.
 
     Raises:
         LogReplaced, StoreError: see `Materializer`.
@@ -88,6 +89,7 @@ class Engine:
         *,
         clock_us: Callable[[], int] = now_us,
         scanner: Scanner | None = None,
+        poison_limit: int = POISON_LIMIT,
     ) -> None:
         self._options = options or IndexOptions()
         self._event_log = log
@@ -95,7 +97,7 @@ class Engine:
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
         try:
-            self._materializer = Materializer(log, store, self._follow)
+            self._materializer = Materializer(log, store, self._follow, poison_limit=poison_limit)
             self._index = Index(self._space(0, 0))
             self._columns = PriorityColumns(log.partitions)
             self._load()
@@ -143,6 +145,11 @@ class Engine:
                 self._materializer.close()
 
     # State
+
+    @property
+    def options(self) -> IndexOptions:
+        """How embeddings are compared."""
+        return self._options
 
     @property
     def settings(self) -> Settings:

@@ -338,6 +338,10 @@ class ServeConfig(Protocol):
     def persistence_backend(self) -> Backend:
         """What the state is kept in."""
 
+    @property
+    def poison_limit(self) -> int:
+        """See `Materializer`."""
+
     def index_options(self) -> IndexOptions:
         """How embeddings are compared."""
 
@@ -387,7 +391,10 @@ def serve(
     try:
         server = IndexServer(
             lambda: Engine(
-                event_log, open_store(path / "state", config.persistence_backend), options
+                event_log,
+                open_store(path / "state", config.persistence_backend),
+                options,
+                poison_limit=config.poison_limit,
             ),
             event_log,
             listen=listen,

@@ -409,6 +409,12 @@ class PartitionState:
         self._digest = (self._digest - _hash_number(value)) % _DIGEST_MODULUS
 
 
+def partition_keys(partition: int) -> tuple[bytes, bytes]:
+    """The keys of a partition, in every table: from the first to before the second."""
+    prefix = _PARTITION.pack(partition)
+    return prefix, _after(prefix)
+
+
 def stored_partitions(tables: KeyValues) -> int | None:
     """How many partitions the state in the tables is of; None for an empty state."""
     raw = tables.get(Table.META, _PARTITION.pack(0))

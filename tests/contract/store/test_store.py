@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relive.consumers import FileStore, LmdbStore, MemoryStore, StateStore
+from relive.consumers import FileStore, LmdbStore, MemoryStore, OverlayStore, StateStore
 from relive.core.tail import Table
 
 Make = Callable[[], StateStore]
 
 
-@pytest.fixture(params=["memory", "lmdb", "file"])
+@pytest.fixture(params=["memory", "lmdb", "file", "overlay"])
 def make(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Make]:
@@ -21,9 +21,13 @@ def make(
     made: list[StateStore] = []
 
     def new() -> StateStore:
-        kinds = {"lmdb": LmdbStore, "file": FileStore}
-        kind = kinds.get(request.param)
-        store = kind(tmp_path_factory.mktemp("store")) if kind else MemoryStore()
+        store: StateStore = MemoryStore()
+        if request.param == "lmdb":
+            store = LmdbStore(tmp_path_factory.mktemp("store"))
+        elif request.param == "file":
+            store = FileStore(tmp_path_factory.mktemp("store"))
+        elif request.param == "overlay":
+            store = OverlayStore(store)
         made.append(store)
         return store
 

@@ -1,6 +1,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from relive.errors import (
     LogUnavailable,
     NotCaughtUp,
     StoreError,
+    UndecodableEvent,
 )
 from relive.log import NewRecord, Record
 from relive.log.memory import MemoryLog
@@ -389,6 +391,89 @@ def test_too_much_poison_in_a_row_stops_the_consumer_without_committing_it() -> 
     assert store.commits == 0
 
 
+def test_the_breaker_says_which_positions_it_was_and_what_to_do() -> None:
+    log = MemoryLog(partitions=2)
+    log.append([*records(["a"], 2), NewRecord(0, b"", b"garbage")])
+    log.append([NewRecord(1, b"", b"garbage")] * 3)
+    first = {p: log.bounds(p).end - (1, 3)[p] for p in (0, 1)}
+    materializer = Materializer(log, MemoryStore(), poison_limit=4)
+    with pytest.raises(ConsumerStopped) as stopped:
+        materializer.catch_up()
+    message = str(stopped.value)
+    assert f"partition 0, positions {first[0]} to {first[0]}" in message
+    assert f"partition 1, positions {first[1]} to {first[1] + 2}" in message
+    assert "neither single-object encoding nor Confluent framing" in message
+    assert "RELIVE_POISON_LIMIT" in message
+
+
+def test_after_the_breaker_a_restart_with_a_higher_limit_goes_on_from_the_last_commit() -> None:
+    log, store = MemoryLog(), NoticesCommits()
+    log.append(records(["a"]))
+    materializer = Materializer(log, store, poison_limit=3)
+    materializer.catch_up()
+    materializer.commit()
+    log.append([*[NewRecord(0, b"", b"garbage")] * 3, *records(["b"])])
+    with pytest.raises(ConsumerStopped):
+        materializer.catch_up()
+    materializer.close()
+
+    stubborn = Materializer(log, store, poison_limit=3)
+    assert stubborn.positions() == {0: 1}
+    with pytest.raises(ConsumerStopped):
+        stubborn.catch_up()
+    stubborn.close()
+
+    restarted = Materializer(log, store, poison_limit=4)
+    restarted.catch_up()
+    assert ids_in(restarted) == [["a", "b"]]
+    with restarted.locked() as states:
+        assert [position for position, _, _ in states[0].quarantined()] == [1, 2, 3]
+    restarted.close()
+
+
+def test_after_the_breaker_a_version_that_can_read_them_folds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What stopped an old version must not be set aside for good by its stop."""
+    log, store = MemoryLog(), NoticesCommits()
+    log.append(records(["a", "b", "c"]))
+
+    def too_old(raw: bytes) -> NoReturn:
+        raise UndecodableEvent(raw, "unknown schema fingerprint")
+
+    with monkeypatch.context() as old_version:
+        old_version.setattr("relive.core.fold.decode", too_old)
+        materializer = Materializer(log, store, poison_limit=2)
+        with pytest.raises(ConsumerStopped, match="newer version"):
+            materializer.catch_up()
+        materializer.close()
+    upgraded = Materializer(log, store, poison_limit=2)
+    upgraded.catch_up()
+    assert ids_in(upgraded) == [["a", "b", "c"]]
+    upgraded.close()
+
+
+def test_a_state_that_is_ahead_of_its_log_stops_the_consumer_and_says_what_to_do() -> None:
+    class SameIdentity(MemoryLog):
+        def identity(self) -> str:
+            return "the same"
+
+    store = NoticesCommits()
+    longer, restored = SameIdentity(), SameIdentity()
+    longer.append(records(["a", "b", "c"]))
+    restored.append(records(["a"]))
+    materializer = Materializer(longer, store)
+    materializer.catch_up()
+    materializer.close()
+    materializer = Materializer(restored, store)
+    materializer.start()
+    wait_until(lambda: materializer.stopped is not None)
+    assert isinstance(materializer.stopped, LogGap)
+    assert "the log ends at 1" in str(materializer.stopped)
+    assert "restored from an older copy" in str(materializer.stopped)
+    materializer.close()
+
+
 def test_a_follower_that_fails_stops_the_consumer_for_good() -> None:
     def follow(changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         raise RuntimeError("a bug")
@@ -402,6 +487,40 @@ def test_a_follower_that_fails_stops_the_consumer_for_good() -> None:
         materializer.catch_up()
     materializer.close()
     assert store.commits == 0
+
+
+def test_it_may_be_closed_by_another_thread_while_it_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A server that was stopped as its recovery ended once failed to join the thread."""
+    starting, closing = threading.Event(), threading.Event()
+
+    class StartsSlowly(threading.Thread):
+        def start(self) -> None:
+            if self.name == "relive-fold":
+                starting.set()
+                closing.wait(30)
+                threading.Event().wait(0.1)  # time for it to get it wrong
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", StartsSlowly)
+    materializer = Materializer(MemoryLog(), MemoryStore())
+    failures: list[BaseException] = []
+
+    def close() -> None:
+        starting.wait(30)
+        closing.set()
+        try:
+            materializer.close()
+        except RuntimeError as error:
+            failures.append(error)
+
+    closer = threading.Thread(target=close)
+    closer.start()
+    materializer.start()
+    closer.join(30)
+    assert failures == []
+    assert isinstance(materializer.stopped, ConsumerStopped)
 
 
 def test_after_closing_nothing_is_folded_any_more() -> None:

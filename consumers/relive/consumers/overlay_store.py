@@ -1,0 +1,45 @@
+"""A store over another one that stays as it is: for looking at a kept state without changing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from relive.consumers.store import DiskUse, StateStore
+from relive.core.tail import Changes, Table, Tail
+from relive.errors import StoreError
+
+
+class OverlayStore:
+    """A `StateStore` that keeps what is committed in memory only.
+
+    Args:
+        below: the store to start from; this one closes it.
+    """
+
+    def __init__(self, below: StateStore) -> None:
+        self._below = below
+        self._tail = Tail(below)
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return self._tail.get(table, key)
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        return self._tail.scan(table, start, stop)
+
+    def commit(self, changes: Changes) -> None:
+        for table, entries in changes.items():
+            for key, value in entries.items():
+                if value is None:
+                    self._tail.delete(table, key)
+                else:
+                    self._tail.put(table, key, value)
+
+    def copy_to(self, directory: Path) -> None:
+        raise StoreError(f"cannot copy the state to {directory}: part of it is in memory only")
+
+    def disk_use(self) -> DiskUse:
+        return self._below.disk_use()
+
+    def close(self) -> None:
+        self._below.close()

@@ -1,0 +1,71 @@
+"""A progress bar on standard error, for what takes longer than a second."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+SHOWN_AFTER_S = 1.0
+_LOOK_S = 0.1
+
+
+@contextmanager
+def progress(what: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+    """Show how far the body is, with rate and time left. Only on a terminal.
+
+    Args:
+        what: is going on.
+        total: how much there is to do.
+        done: says how much of it is done; called from another thread.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    over = threading.Event()
+    shown = threading.Thread(target=_show, args=(console, what, total, done, over), daemon=True)
+    shown.start()
+    try:
+        yield
+    finally:
+        over.set()
+        shown.join()
+
+
+def _show(
+    console: Console, what: str, total: int, done: Callable[[], int], over: threading.Event
+) -> None:
+    if over.wait(SHOWN_AFTER_S):
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=total, completed=min(done(), total))
+        while True:
+            bar.update(task, completed=min(done(), total))
+            if over.wait(_LOOK_S):
+                return
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")

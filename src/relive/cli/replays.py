@@ -1,0 +1,148 @@
+"""Commands that replay the log: replay, verify."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from relive.cli.moment import parsed_moment
+from relive.cli.options import AsJson, LogUrl, OtherLog, Target
+from relive.cli.output import print_result, print_state
+from relive.cli.target import parsed_target, replay_shown, replaying
+from relive.client import Client
+from relive.consumers import Materializer, MemoryStore, StateStore, log_at, open_kept_store
+from relive.consumers.comparison import compare_states
+from relive.errors import InvalidConfig, StoreInUse
+from relive.log import EventLog, LogPrefix, log_now, open_log
+from relive.log.prefix import batches
+
+
+def replay(
+    log: LogUrl,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="POSITION|TIME", help="stop there; as for --at of other commands"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the log from its beginning in memory, and print the state's digest.
+
+    Two states are equal if and only if their digests are.
+
+    Example: relive replay --log file:./buffer --to 120 --json
+    """
+    event_log = open_log(log)
+    try:
+        past = log_now(event_log) if to is None else log_at(event_log, parsed_moment("to", to))
+        materializer = replay_shown(past, MemoryStore())
+        print_state(materializer, "replayed", as_json)
+        materializer.close()
+    finally:
+        event_log.close()
+
+
+def verify(target: Target, log: OtherLog = None, as_json: AsJson = False) -> None:
+    """Compare a kept state with a replay of the log, and check every record of the log.
+
+    Exit code 1 if the state is not what the log says.
+
+    Example: relive verify ./buffer
+    """
+    place = parsed_target(target, log)
+    if isinstance(place, str):
+        if log is None:
+            raise InvalidConfig("log", None, f"name the log that {place} follows")
+        with Client(place) as client:
+            known = client.stats()
+        event_log = open_log(log)
+        try:
+            report = _verify_service(event_log, dict(known.positions), known.digest)
+        finally:
+            event_log.close()
+    else:
+        if place.state is None or not place.state.is_dir():
+            raise InvalidConfig(
+                "target", target, "keeps no state; give a buffer's directory, or a service"
+            )
+        event_log = open_log(place.log)
+        try:
+            report = _verify_store(event_log, _owned(place.state))
+        finally:
+            event_log.close()
+    print_result(as_json, report, _as_text(report))
+    if not report["equal"]:
+        raise typer.Exit(1)
+
+
+def _verify_service(log: EventLog, positions: dict[int, int], digest: str) -> dict[str, Any]:
+    past = LogPrefix(log, positions)
+    replayed = replay_shown(past, MemoryStore())
+    found = replayed.digest()
+    replayed.close()
+    return {
+        "equal": found == digest,
+        "positions": positions,
+        "kept": digest,
+        "replayed": found,
+        "partitions": [],
+        "records": past.handed_out + _check_rest(log, positions),
+    }
+
+
+def _verify_store(log: EventLog, store: StateStore) -> dict[str, Any]:
+    kept = Materializer(log, store)
+    try:
+        positions = kept.positions()
+        past = LogPrefix(log, positions)
+        memory = MemoryStore()
+        replayed = replay_shown(past, memory)
+        replayed.commit()
+        checks = compare_states(store, memory, log.partitions)
+        return {
+            "equal": all(check.equal for check in checks),
+            "positions": positions,
+            "kept": kept.digest(),
+            "replayed": replayed.digest(),
+            "partitions": [asdict(check) for check in checks],
+            "records": past.handed_out + _check_rest(log, positions),
+        }
+    finally:
+        kept.close()
+
+
+def _check_rest(log: EventLog, positions: dict[int, int]) -> int:
+    """Read what comes after the state, which checks its checksums; returns how many records."""
+    rest = log_now(log)
+    with replaying(rest, positions, "checking the rest of the log"):
+        return sum(len(records) for records in batches(rest, positions))
+
+
+def _owned(directory: Path) -> StateStore:
+    try:
+        return open_kept_store(directory)
+    except StoreInUse as error:
+        raise StoreInUse(
+            f"{error}: verify it when that process has ended, or ask the process itself "
+            "(relive verify HOST:PORT --log URL)"
+        ) from error
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    lines = [
+        f"partition {check['partition']} at {check['position']}: kept {check['kept']}, "
+        f"replayed {check['replayed']}"
+        + (f", differs in: {', '.join(check['differing'])}" if check["differing"] else "")
+        for check in report["partitions"]
+    ]
+    verdict = "equal" if report["equal"] else "NOT equal: remove the state to have it rebuilt"
+    return "\n".join(
+        [
+            *lines,
+            f"state at {report['positions']}: kept {report['kept']}, "
+            f"replayed {report['replayed']}: {verdict}",
+            f"{report['records']} records of the log read, every checksum right",
+        ]
+    )

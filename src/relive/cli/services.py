@@ -1,0 +1,145 @@
+"""Commands that run, and go on until they are stopped: demo, serve, materialize; and health."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from relive.cli.demo import run_demo
+from relive.cli.options import AsJson, ConfigFile, LogUrl, StatePath
+from relive.cli.output import print_result, print_state
+from relive.config import BufferConfig
+from relive.consumers import Materializer, open_store
+from relive.log import open_log
+
+
+def demo(
+    log: Annotated[str | None, typer.Option("--log", help="a log URL; default: embedded")] = None,
+    path: Annotated[Path | None, typer.Option(help="keep the buffer in this directory")] = None,
+    picture: Annotated[Path, typer.Option(help="where to draw the learning curve")] = Path(
+        "relive-demo.png"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """An agent learns to read digits online; then it is killed, and nothing is lost.
+
+    Example: relive demo --json
+    """
+    report = run_demo(Console(stderr=True, quiet=as_json), log, path, picture)
+    lost = report.experiences - report.recovered
+    print_result(
+        as_json,
+        asdict(report),
+        f"{report.experiences} images, answers right with the buffer "
+        f"{report.accuracy_with_buffer:.1%} (last 500: {report.accuracy_last_500:.1%}), "
+        f"without {report.accuracy_without_buffer:.1%}\n"
+        f"killed with kill -9 and reopened: {report.recovered} of {report.experiences} "
+        f"experiences are there, the state is {'equal' if report.digest_equal else 'NOT equal'}\n"
+        f"search p50 {report.search_ms_p50} ms, p99 {report.search_ms_p99} ms; "
+        f"durable add p50 {report.add_ms_p50} ms\n"
+        f"learning curve: {report.picture}",
+    )
+    if lost or not report.digest_equal:
+        raise typer.Exit(1)
+
+
+def serve(
+    log: LogUrl,
+    path: StatePath = None,
+    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 for any")] = "127.0.0.1:50051",
+    insecure_listen: Annotated[
+        bool, typer.Option("--insecure-listen", help="plaintext beyond this machine")
+    ] = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer searches and samples over RPC until stopped.
+
+    Example: relive serve --log kafka://localhost:9092/experiences --path ./index
+    """
+    from relive.index_service.server import serve as serve_until_stopped
+
+    settings = BufferConfig.load(config)
+    code = serve_until_stopped(
+        path or settings.persistence_path,
+        settings,
+        log=log,
+        listen=listen,
+        insecure_listen=insecure_listen,
+        on_listening=lambda address: print_result(
+            as_json, {"listening": address}, f"listening on {address}"
+        ),
+    )
+    raise typer.Exit(code)
+
+
+def materialize(
+    log: LogUrl,
+    path: StatePath = None,
+    config: ConfigFile = None,
+    once: Annotated[bool, typer.Option("--once", help="stop at the log's present end")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the log into durable state, until stopped.
+
+    Example: relive materialize --log kafka://localhost:9092/experiences --path ./state
+    """
+    settings = BufferConfig.load(config)
+    directory = path or settings.persistence_path
+    stop = _stop_signal()
+    event_log = open_log(log)
+    try:
+        store = open_store(directory / "state", settings.persistence_backend)
+        materializer = Materializer(event_log, store, poison_limit=settings.poison_limit)
+        try:
+            materializer.catch_up(timeout_s=3_600.0)
+            print_state(materializer, "caught up", as_json)
+            if not once:
+                materializer.start()
+                while not stop.wait(0.5) and materializer.stopped is None:
+                    pass
+            if materializer.stopped is not None:
+                raise materializer.stopped
+            materializer.commit()
+            print_state(materializer, "stopped", as_json)
+        finally:
+            materializer.close()
+    finally:
+        event_log.close()
+
+
+def health(
+    target: Annotated[str, typer.Argument(help="HOST:PORT of an index service")],
+    timeout_s: Annotated[float, typer.Option("--timeout")] = 3.0,
+    as_json: AsJson = False,
+) -> None:
+    """Whether an index service is serving; exit code 0 if it is.
+
+    Example: relive health localhost:50051
+    """
+    from relive.index_service.rpc_health import health as ask
+
+    status = ask(target, timeout_s)
+    print_result(as_json, {"status": status}, status)
+    if status != "SERVING":
+        raise typer.Exit(1)
+
+
+def _stop_signal() -> threading.Event:
+    """Set when the process is asked to end."""
+    stop = threading.Event()
+
+    def ask(*_: object) -> None:
+        stop.set()
+
+    handler: Callable[..., None] = ask
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+    return stop
