@@ -21,6 +21,7 @@ from relive.core.state import PartitionState, combined_digest, stored_partitions
 from relive.core.tail import Table, Tail
 from relive.errors import (
     ConsumerStopped,
+    LogGap,
     LogReplaced,
     LogUnavailable,
     NotCaughtUp,
@@ -155,6 +156,7 @@ class Materializer:
         Raises:
             NotCaughtUp: the target was not reached in time.
             ConsumerStopped: folding has stopped.
+            LogGap: the log ends before what was folded of it.
             LogUnavailable: the log cannot be reached.
         """
         if target is None:
@@ -320,10 +322,21 @@ class Materializer:
         }
 
     def _ends(self) -> dict[int, int]:
-        return {
-            partition: self._log_read.bounds(partition).end
-            for partition in range(len(self._states))
-        }
+        """Where the partitions end.
+
+        Raises:
+            LogGap: one ends before what was folded of it, so that its end is lost. What is
+                appended there next would count as folded.
+        """
+        ends = {}
+        for partition, folded in self.positions().items():
+            bounds = self._log_read.bounds(partition)
+            if bounds.end < folded:
+                gap = LogGap(partition, folded, bounds.first, bounds.end)
+                self._stop(gap)
+                raise gap
+            ends[partition] = bounds.end
+        return ends
 
     def _bind_identity(self) -> None:
         identity = self._log_read.identity()

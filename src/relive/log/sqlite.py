@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 from relive.errors import (
     BufferClosed,
@@ -147,6 +147,7 @@ class SqliteLog:
             start = self._write(records)
             end = start + len(records)
             self._wal.sync(descriptor, end)
+            self._end.acknowledge(self._wal.end)
         finally:
             self._wal.give_back(descriptor)
         with self._appended:
@@ -331,6 +332,8 @@ class SqliteLog:
             for at, time_us, key, value, checksum in rows:
                 if _checksum(at, time_us, key, value) != checksum:
                     raise LogDamaged(f"record {at} of {self._path} does not match its checksum")
+                if at != position + len(found):
+                    self._refuse_gap(reader, position + len(found))
                 found.append(Record(0, at, time_us, key, value))
                 size += len(value)
                 if size >= _MAX_READ_BYTES:
@@ -340,12 +343,19 @@ class SqliteLog:
                 # Of another process, which may not have synced it yet. State that is made of it
                 # must not outlast it.
                 self._sync(found[-1].position + 1)
-            if not found or found[0].position != position:
+            if not found:
                 bounds = _bounds(reader)
                 # Between the two queries records may have come, but never gone out of order.
                 if not bounds.first <= position <= bounds.end:
                     raise LogGap(0, position, bounds.first, bounds.end)
             return found
+
+    def _refuse_gap(self, reader: sqlite3.Connection, missing: int) -> NoReturn:
+        """Positions here have no gaps: a record that is missing was truncated, or lost."""
+        bounds = _bounds(reader)
+        if missing < bounds.first:
+            raise LogGap(0, missing, bounds.first, bounds.end)
+        raise LogDamaged(f"record {missing} of {self._path} is gone")
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -396,12 +406,30 @@ class SqliteLog:
                 "INSERT OR IGNORE INTO meta VALUES (?, ?)",
                 [("format", FORMAT), ("identity", f"file:{uuid.uuid4()}"), ("first", 0)],
             )
+            self._check_end(_end(writer).position)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         if meta["format"] != FORMAT:
             raise LogDamaged(
                 f"{self._path} has log format {meta['format']}, this version reads {FORMAT}"
             )
         return str(meta["identity"])
+
+    def _check_end(self, end: int) -> None:
+        """Refuse a log that ends before what was acknowledged.
+
+        SQLite takes the first damaged frame of a WAL for its end, and removes the WAL when it is
+        closed: that is kept, under another name, for whoever can read more in it.
+        """
+        acknowledged = self._end.acknowledged()
+        if acknowledged <= end:
+            return
+        with suppress(OSError):
+            os.link(f"{self._path}-wal", f"{self._path}-wal-damaged")
+        raise LogDamaged(
+            f"{self._path} ends at {end}, but records {end} to {acknowledged - 1} were "
+            "acknowledged and are gone; put the log back from a copy, or, to go on without them, "
+            f"remove {LOCK_NAME} and the state beside it"
+        )
 
     def _check_open(self) -> None:
         if self._closed:

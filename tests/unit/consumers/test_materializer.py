@@ -94,6 +94,24 @@ def test_catching_up_folds_all_that_was_appended_before() -> None:
     materializer.close()
 
 
+def test_a_log_that_ends_before_the_state_is_refused_at_once() -> None:
+    """Or what is appended next, at positions that count as folded, would never be."""
+    log = MemoryLog()
+    log.append(records(["a", "b", "c"]))
+    store = NoticesCommits()
+    first = Materializer(log, store)
+    first.catch_up()
+    first.close()
+    del log._records[0][2]
+    second = Materializer(log, store)
+    with pytest.raises(LogGap, match="the log ends at 2"):
+        second.catch_up()
+    assert isinstance(second.stopped, LogGap)
+    with pytest.raises(ConsumerStopped):
+        second.catch_up({0: 4})
+    second.close()
+
+
 def test_the_thread_follows_without_being_asked() -> None:
     log = MemoryLog()
     materializer = Materializer(log, MemoryStore())
