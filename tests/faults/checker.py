@@ -58,7 +58,9 @@ class Found:
     replayed: str | None
 
 
-def problems(history: History, found: Found, *, whole_groups: bool, exact_counts: bool) -> list[str]:
+def problems(
+    history: History, found: Found, *, whole_groups: bool, exact_counts: bool
+) -> list[str]:
     """Everything that is wrong, in words; empty if nothing is.
 
     Args:

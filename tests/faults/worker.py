@@ -297,9 +297,7 @@ def ask(buffer: ExperienceBuffer, operation: Operation) -> None:
         case Kind.ADD_BAD:
             buffer.add(SPOILT[operation.variant](experience(operation.ids[0], 0)))
         case Kind.OUTCOME:
-            buffer.report_outcome(
-                operation.retrieval, operation.ids[0], success=operation.success
-            )
+            buffer.report_outcome(operation.retrieval, operation.ids[0], success=operation.success)
         case Kind.REMOVE:
             buffer.remove(operation.ids[0])
         case Kind.CLEAR:
