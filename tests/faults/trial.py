@@ -67,6 +67,7 @@ class Trial:
         *,
         kill_after_s: float | None = None,
         trace: Callable[[Child], None] | None = None,
+        watch: Callable[[Message], None] = lambda message: None,
     ) -> Used:
         """Run a worker until it ends.
 
@@ -75,6 +76,7 @@ class Trial:
             kill_after_s: kill it this long after it has opened the buffer; negative: that long
                 after its start, opened or not.
             trace: attaches something to the child before it begins.
+            watch: called with everything that the worker tells.
 
         Raises:
             Broken: it died of a signal other than SIGKILL, raised an error that is not typed, or
@@ -85,9 +87,11 @@ class Trial:
             if trace is not None:
                 trace(child)
                 child.release()
-            return self._follow(child, kill_after_s)
+            return self._follow(child, kill_after_s, watch)
 
-    def _follow(self, child: Child, kill_after_s: float | None) -> Used:
+    def _follow(
+        self, child: Child, kill_after_s: float | None, watch: Callable[[Message], None]
+    ) -> Used:
         numbers: dict[int, int] = {}
         failures: list[Failed] = []
         unknown: list[str] = []
@@ -97,6 +101,7 @@ class Trial:
             until = time.monotonic() - kill_after_s
         while True:
             for message in child.messages(until):
+                watch(message)
                 match message:
                     case Opened() if kill_after_s is not None and until is None:
                         until = time.monotonic() + kill_after_s
