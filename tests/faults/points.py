@@ -89,3 +89,9 @@ def commit_every(records: int) -> None:
     assert options is not None
     assert "commit_every" in options
     options["commit_every"] = records
+
+
+def small_map(most_bytes: int) -> None:
+    """Have the LMDB store hold no more than that. Call it before `watch`."""
+    assert len(LmdbStore.__init__.__defaults__ or ()) == 1
+    LmdbStore.__init__.__defaults__ = (most_bytes,)

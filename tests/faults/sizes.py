@@ -18,6 +18,7 @@ class Size:
         recovery_kills: while it is reopened.
         flips: of bits in files.
         cuts: of the last record, at places left to chance.
+        full_disks: for each way of filling one.
         failures: of system calls.
         freeze_s, outage_s: how long a broker is frozen or gone.
         timeout_s: of one test.
@@ -30,6 +31,7 @@ class Size:
     recovery_kills: int
     flips: int
     cuts: int
+    full_disks: int
     failures: int
     freeze_s: float
     outage_s: float
@@ -37,9 +39,9 @@ class Size:
 
 
 SIZES = (
-    Size("sample", 1, 1, 5, 5, 20, 40, 20, 3.0, 3.0, 120.0),
-    Size("ci", 1, 3, 30, 30, 400, 400, 200, 45.0, 60.0, 600.0),
-    Size("soak", 1, 100, 3_000, 2_000, 20_000, 2_000, 4_000, 45.0, 60.0, 24 * 3_600.0),
+    Size("sample", 1, 1, 5, 5, 20, 40, 1, 20, 3.0, 3.0, 120.0),
+    Size("ci", 1, 3, 30, 30, 400, 400, 8, 200, 45.0, 60.0, 600.0),
+    Size("soak", 1, 100, 3_000, 2_000, 20_000, 2_000, 300, 4_000, 45.0, 60.0, 24 * 3_600.0),
 )
 
 

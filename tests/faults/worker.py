@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -18,6 +19,10 @@ from relive.testing import watchdog
 from tests.faults import bugs, points
 from tests.faults.history import Fate, Kind, Live, Operation, experience
 from tests.faults.place import Place
+
+
+# After a failure, before the next operation: so that what the parent does about it comes in time.
+_PATIENCE_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Plan:
         kill_at: a named point and at which of its occurrences to die; None to live.
         bug: to plant, by name.
         patient: after an operation of unknown fate, go on; otherwise stop there.
+        map_bytes: the most that the LMDB store may hold; None for its default.
     """
 
     seed: int
@@ -47,6 +53,7 @@ class Plan:
     kill_at: tuple[str, int] | None = None
     bug: str | None = None
     patient: bool = False
+    map_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,8 @@ def work(place: Place, plan: Plan, parent: Connection, go: Connection | None = N
     if go is not None:
         go.recv_bytes()
     points.commit_every(plan.commit_every)
+    if plan.map_bytes is not None:
+        points.small_map(plan.map_bytes)
     hits = points.watch(plan.kill_at)
     if plan.bug is not None:
         bugs.plant(plan.bug)
@@ -169,8 +178,10 @@ class Worker:
             if isinstance(step, Operation):
                 fate = self._do(thread, step)
                 follow(mine, step, fate)
-                if fate is Fate.UNKNOWN and not plan.patient:
-                    return
+                if fate is Fate.UNKNOWN:
+                    if not plan.patient:
+                        return
+                    time.sleep(_PATIENCE_S)
             elif step == "reopen":
                 self._close()
                 if not self._open():

@@ -31,7 +31,8 @@ class SharedEnd:
     _NOTE = struct.Struct("<qqI")
 
     def __init__(self, lock_file: int) -> None:
-        os.ftruncate(lock_file, 2 * self._NOTE.size)
+        # Not ftruncate: on a full disk the hole that it leaves is a SIGBUS for whoever writes there.
+        os.posix_fallocate(lock_file, 0, 2 * self._NOTE.size)
         self._map = mmap.mmap(lock_file, 2 * self._NOTE.size)
 
     def known(self) -> End | None:

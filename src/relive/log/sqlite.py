@@ -91,12 +91,19 @@ class SqliteLog:
 
     Raises:
         LogMissing: there is no log, and create is off.
-        LogDamaged: the file is not a log.
+        LogDamaged: the file is not a log, or lacks what was acknowledged.
+        LogUnavailable: it cannot be opened, for want of room, or of the right to.
     """
 
     def __init__(self, directory: Path, *, create: bool = False, timeout_s: float = 10.0) -> None:
         self._path = directory / FILE_NAME
         self._timeout_s = timeout_s
+        try:
+            self._open(directory, create)
+        except OSError as error:
+            raise LogUnavailable(f"cannot open {self._path}: {error}") from error
+
+    def _open(self, directory: Path, create: bool) -> None:
         if create:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _create_private(self._path)
@@ -126,6 +133,8 @@ class SqliteLog:
                 undo.callback(self._wal.close)
                 _sync_directory(directory)
                 self._sync_all()
+            except sqlite3.OperationalError as error:
+                raise LogUnavailable(f"cannot open {self._path}: {error}") from error
             except sqlite3.DatabaseError as error:
                 raise LogDamaged(f"{self._path} is not a log: {error}") from error
             undo.pop_all()
