@@ -19,6 +19,7 @@ from relive.index_service import Engine
 from relive.log.kafka import KafkaLog
 from relive.log.log_end import SharedEnd
 from relive.log.sqlite import SqliteLog
+from relive.log.wal_sync import WalSync
 
 # Each is passed before and after: "append.before", "append.after", …
 STEPS: Mapping[str, tuple[tuple[object, str], ...]] = {
@@ -28,12 +29,14 @@ STEPS: Mapping[str, tuple[tuple[object, str], ...]] = {
     "settings": ((buffer, "_put_in_force"),),
     "append": ((SqliteLog, "append"), (KafkaLog, "append")),
     "note the end": ((SharedEnd, "note"),),
+    "sync": ((WalSync, "sync"),),
+    "acknowledge": ((SharedEnd, "acknowledge"),),
     "fold": ((materializer, "fold"),),
     "follow": ((Engine, "_follow"),),
     "save": ((Materializer, "commit"),),
     "commit": ((LmdbStore, "commit"),),
     "forget the tail": ((Tail, "clear"),),
-    "fsync": ((os, "fsync"),),
+    "fsync": ((os, "fsync"), (os, "fdatasync")),
     "rename": ((os, "rename"), (os, "replace")),
     "retention": ((SqliteLog, "truncate_before"), (KafkaLog, "truncate_before")),
     "close store": ((LmdbStore, "close"),),

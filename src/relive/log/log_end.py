@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 import zlib
+from contextlib import suppress
 from typing import NamedTuple
 
 _END = struct.Struct("<qq")
@@ -47,9 +48,10 @@ class SharedEnd:
         return 0 if end is None else end.position
 
     def acknowledge(self, position: int) -> None:
-        """Every record before a position is durable."""
-        if position > self.acknowledged():
-            self._write(self._NOTE.size, End(position, 0))
+        """Every record before a position is durable. Does nothing once this is closed."""
+        with suppress(ValueError):
+            if position > self.acknowledged():
+                self._write(self._NOTE.size, End(position, 0))
 
     def close(self) -> None:
         self._map.close()
