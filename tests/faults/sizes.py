@@ -16,6 +16,7 @@ class Size:
         kills_per_point: of processes, at each named point.
         random_kills: at random moments, for each way of using a buffer.
         recovery_kills: while it is reopened.
+        kafka_kills: of a buffer whose log is on Kafka.
         system_call_kills: at single system calls, of a new buffer and of one that is known.
         flips: of bits in files.
         cuts: of the last record, at places left to chance.
@@ -30,6 +31,7 @@ class Size:
     kills_per_point: int
     random_kills: int
     recovery_kills: int
+    kafka_kills: int
     system_call_kills: int
     flips: int
     cuts: int
@@ -41,9 +43,24 @@ class Size:
 
 
 SIZES = (
-    Size("sample", 1, 1, 5, 5, 4, 20, 40, 1, 4, 3.0, 3.0, 120.0),
-    Size("ci", 1, 3, 30, 30, 25, 400, 400, 8, 80, 45.0, 60.0, 600.0),
-    Size("soak", 1, 100, 3_000, 2_000, 1_000, 20_000, 2_000, 300, 1_000, 45.0, 60.0, 24 * 3_600.0),
+    Size("sample", 1, 1, 5, 5, 3, 2, 12, 40, 1, 4, 3.0, 3.0, 120.0),
+    Size("ci", 1, 3, 30, 30, 20, 20, 400, 400, 8, 80, 45.0, 60.0, 600.0),
+    Size(
+        "soak",
+        1,
+        100,
+        3_000,
+        2_000,
+        500,
+        1_000,
+        20_000,
+        2_000,
+        300,
+        1_000,
+        45.0,
+        60.0,
+        24 * 3_600.0,
+    ),
 )
 
 

@@ -6,9 +6,11 @@ found by a search, nothing refused or removed is, the digest is that of a clean 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +20,9 @@ from tests.faults.place import StoreName
 from tests.faults.sizes import Size
 from tests.faults.trial import Trial, make
 from tests.faults.worker import Plan
+
+if TYPE_CHECKING:
+    from relive.testing.broker import Broker
 
 STORES: tuple[StoreName, ...] = ("lmdb",)
 OPERATIONS = 60
@@ -78,6 +83,8 @@ def test_a_kill_at_a_named_point_loses_nothing(
             trial.use(Plan(trial.seed, "before", OPERATIONS // 2))
         killed_at(trial, point, passed[point], chance)
         trial.check(trial.look())
+        if size.name == "sample":
+            continue
         # And it is of use.
         assert trial.use(Plan(trial.seed, "after", OPERATIONS // 3)).code == 0
         trial.check(trial.look(close=True))
@@ -127,6 +134,38 @@ def test_kills_during_recovery_lose_nothing(
         trial.check(trial.look())
         trial.check(trial.look(close=True))
         trial.delete()
+
+
+# Those that a buffer on Kafka passes.
+ON_KAFKA = [
+    f"{step}.{moment}"
+    for step in ("open log", "append", "fold", "follow", "save", "commit", "load", "close log")
+    for moment in ("before", "after")
+]
+
+
+@pytest.mark.broker
+def test_kills_of_a_buffer_on_kafka_lose_nothing(
+    tmp_path: Path,
+    make_kafka_topic: Callable[..., str],
+    kafka_broker: Broker,
+    size: Size,
+    chance: Random,
+) -> None:
+    trial = None
+    for number in range(size.kafka_kills):
+        if number % 5 == 0:  # so that looking at it all stays quick
+            log = f"kafka://{kafka_broker.bootstrap}/{make_kafka_topic(partitions=2)}"
+            trial = make(tmp_path, chance.randrange(2**32), log=log)
+            trial.late_arrivals = True  # what a broker was sent it may append after we have looked
+        assert trial is not None
+        plan = Plan(chance.randrange(2**32), f"{number}-", 10_000)
+        if chance.random() < 0.5:
+            assert trial.use(plan, kill_after_s=chance.uniform(0.0, 0.5)).was_killed
+        else:
+            at = chance.choice(ON_KAFKA), chance.choice((1, 2, chance.randint(3, 40)))
+            trial.use(replace(plan, kill_at=at, operations=40))
+        trial.check(trial.look(close=chance.random() < 0.3))
 
 
 def test_the_fates_of_operations_are_all_seen(tmp_path: Path) -> None:

