@@ -14,14 +14,14 @@ from typing import Any
 
 from relive.buffer import Experience, ExperienceBuffer
 from relive.consumers import LmdbStore, materializer
-from relive.core.fold import Added
+from relive.core.fold import Added, fold
 from relive.core.tail import Changes, Table
 from relive.errors import DuplicateExperience, InvalidExperience
 from relive.index_service import Engine
 from relive.log import NewRecord
 from relive.log.sqlite import SqliteLog
 from relive.producers.compose import Composer, keyed_record
-from relive.schemas import ExperienceRetired, OutcomeReported, decode
+from relive.schemas import ExperienceRetired, OutcomeReported, decode, encode
 
 # Often enough to happen in any run, seldom enough to be missed by a careless look.
 EVERY = 7
@@ -139,19 +139,18 @@ def a_removal_is_not_folded() -> None:
 
 
 def an_event_is_folded_twice() -> None:
-    inner = materializer.fold
     folded = _counter()
 
-    def fold(state: Any, raw: bytes, position: int, known: Any = None) -> Any:
-        changes = inner(state, raw, position, known)
+    def folded_twice(state: Any, raw: bytes, position: int, known: Any = None) -> Any:
+        changes = fold(state, raw, position, known)
         event = decode(raw)
         if folded() % EVERY == 0 and isinstance(event, OutcomeReported):
             again = event._replace(event_id=os.urandom(16), retrieval_id="again")
-            changes += inner(state, raw, position + 1, again)
+            changes += fold(state, encode(again), position + 1)
             state.position = position + 1
         return changes
 
-    _put(materializer, "fold", fold)
+    _put(materializer, "fold", folded_twice)
 
 
 def recovery_restores_rows_but_not_vectors() -> None:
@@ -254,13 +253,12 @@ def _at_commit(
 
 
 def _skipped(kind: type) -> None:
-    inner = materializer.fold
     seen = _counter()
 
-    def fold(state: Any, raw: bytes, position: int, known: Any = None) -> Any:
+    def folded_or_not(state: Any, raw: bytes, position: int, known: Any = None) -> Any:
         if isinstance(decode(raw), kind) and seen() % 2 == 0:
             state.position = position + 1
             return []
-        return inner(state, raw, position, known)
+        return fold(state, raw, position, known)
 
-    _put(materializer, "fold", fold)
+    _put(materializer, "fold", folded_or_not)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from tests.faults.history import History, Live, State, experience, named
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
 from tests.faults.sizes import Size, from_environment
 
 _FOLDER = Path(__file__).parent
@@ -29,8 +28,12 @@ def pytest_report_header() -> str:
     return f"fault tests: RELIVE_FAULTS={size.name} RELIVE_FAULTS_SEED={size.seed}"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    timeout = pytest.mark.timeout(from_environment().timeout_s)
-    for item in items:
-        if _FOLDER in item.path.parents:
-            item.add_marker(timeout)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    size = from_environment()
+    ours = [item for item in items if _FOLDER in item.path.parents]
+    for item in ours:
+        item.add_marker(pytest.mark.timeout(size.timeout_s))
+    if size.name == "sample":
+        long = [item for item in ours if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]

@@ -1,8 +1,8 @@
 """What was asked of a buffer, what it answered, and therefore what it may hold.
 
 The parent process keeps it, out of reach of what happens to its children. An operation is
-*acknowledged* (it holds from then on), *refused* (it never happened), or *unknown*: whole or absent,
-and from the first look on for good the one that was seen.
+*acknowledged* (it holds from then on), *refused* (it never happened), or *unknown*: whole or
+absent, and from the first look on for good the one that was seen.
 """
 
 from __future__ import annotations
@@ -131,9 +131,9 @@ class History:
         if fate is Fate.UNKNOWN and len(operation.ids) > 1:
             self.groups.append(operation.ids)
 
-    def abandon(self) -> None:
-        """Whoever asked is dead: what became of everything under way is unknown."""
-        for number in list(self.began):
+    def abandon(self, numbers: Iterable[int]) -> None:
+        """Whoever asked is dead: what became of these is unknown."""
+        for number in list(numbers):
             self.end(number, Fate.UNKNOWN)
 
     def settle(self, found: Mapping[str, State]) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from relive.buffer import BufferConfig, ExperienceBuffer
 from tests.faults.history import TEXT_DIM, VISUAL_DIM
+
+from relive.buffer import BufferConfig, ExperienceBuffer
 
 StoreName: TypeAlias = Literal["lmdb", "file"]
 

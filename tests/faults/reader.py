@@ -7,16 +7,16 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 
 import numpy as np
-
-from relive.buffer import Experience, ExperienceBuffer
-from relive.errors import LogGap, ReliveError
-from relive.testing import watchdog
-from relive.testing.replay import replayed
 from tests.faults import bugs, points
 from tests.faults.checker import Entry, Found, document
 from tests.faults.history import TEXT_DIM, VISUAL_DIM
 from tests.faults.place import Place
 from tests.faults.worker import Failed
+
+from relive.buffer import Experience, ExperienceBuffer
+from relive.errors import LogGap, ReliveError
+from relive.testing import watchdog
+from relive.testing.replay import replayed
 
 
 def read(
@@ -62,9 +62,11 @@ def look(buffer: ExperienceBuffer, ids: Collection[str], place: Place) -> Found:
             entries[experience_id] = _entry(buffer, content)
     stats = buffer.stats()
     searched: set[str] = set()
-    everything = {"visual": np.ones(VISUAL_DIM), "text": np.ones(TEXT_DIM)}
-    for name, vector in everything.items():
-        result = buffer.search(**{name: vector}, k=len(entries) + 10)
+    k = len(entries) + 10
+    for result in (
+        buffer.search(visual=np.ones(VISUAL_DIM), k=k),
+        buffer.search(text=np.ones(TEXT_DIM), k=k),
+    ):
         searched |= {hit.id for hit in result}
     # Read first: a replay reads the log alone, and must not be what brings the damage to light.
     digest = stats.digest

@@ -18,6 +18,7 @@ class Size:
         recovery_kills: while it is reopened.
         kafka_kills: of a buffer whose log is on Kafka.
         system_call_kills: at single system calls, of a new buffer and of one that is known.
+        lives: of each of several writers; all but the last end by a kill.
         flips: of bits in files.
         cuts: of the last record, at places left to chance.
         full_disks: for each way of filling one.
@@ -33,6 +34,7 @@ class Size:
     recovery_kills: int
     kafka_kills: int
     system_call_kills: int
+    lives: int
     flips: int
     cuts: int
     full_disks: int
@@ -43,23 +45,56 @@ class Size:
 
 
 SIZES = (
-    Size("sample", 1, 1, 5, 5, 3, 2, 12, 40, 1, 4, 3.0, 3.0, 120.0),
-    Size("ci", 1, 3, 30, 30, 20, 20, 400, 400, 8, 80, 45.0, 60.0, 600.0),
     Size(
-        "soak",
-        1,
-        100,
-        3_000,
-        2_000,
-        500,
-        1_000,
-        20_000,
-        2_000,
-        300,
-        1_000,
-        45.0,
-        60.0,
-        24 * 3_600.0,
+        name="sample",
+        seed=1,
+        kills_per_point=1,
+        random_kills=5,
+        recovery_kills=4,
+        kafka_kills=3,
+        system_call_kills=2,
+        lives=1,
+        flips=12,
+        cuts=40,
+        full_disks=1,
+        failures=4,
+        freeze_s=2.0,
+        outage_s=2.0,
+        timeout_s=120.0,
+    ),
+    Size(
+        name="ci",
+        seed=1,
+        kills_per_point=2,
+        random_kills=30,
+        recovery_kills=30,
+        kafka_kills=20,
+        system_call_kills=20,
+        lives=5,
+        flips=400,
+        cuts=400,
+        full_disks=6,
+        failures=80,
+        freeze_s=45.0,
+        outage_s=60.0,
+        timeout_s=600.0,
+    ),
+    Size(
+        name="soak",
+        seed=1,
+        kills_per_point=100,
+        random_kills=2_000,
+        recovery_kills=1_000,
+        kafka_kills=500,
+        system_call_kills=500,
+        lives=100,
+        flips=20_000,
+        cuts=2_000,
+        full_disks=300,
+        failures=1_000,
+        freeze_s=45.0,
+        outage_s=60.0,
+        timeout_s=24 * 3_600.0,
     ),
 )
 

@@ -15,7 +15,6 @@ from random import Random
 from typing import Literal
 
 import pytest
-
 from tests.faults import damage, expectations
 from tests.faults.checker import Found
 from tests.faults.history import History

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.faults import bugs
 from tests.faults.checker import Found, problems
 from tests.faults.history import Fate, History, Kind, Operation, Unexpected
 from tests.faults.trial import Broken, Trial, make
 from tests.faults.worker import Plan
 
-NAMES = {"ids": lambda bug: bug.__name__.replace("_", "-")}
+
+def name_of(bug: Callable[[], None]) -> str:
+    return bug.__name__.replace("_", "-")
 
 
 def used(directory: Path, seed: int, bug: str | None = None) -> Trial:
@@ -36,14 +37,14 @@ def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path, seed: int) -> N
     assert trial.history.fates[Fate.UNKNOWN] == 1
 
 
-@pytest.mark.parametrize("bug", bugs.WRITING, **NAMES)
+@pytest.mark.parametrize("bug", bugs.WRITING, ids=name_of)
 def test_a_bug_in_a_writer_is_found(tmp_path: Path, bug: Callable[[], None]) -> None:
-    with pytest.raises((Broken, Unexpected)) as found:  # noqa: PT012 - either may be the moment
+    with pytest.raises((Broken, Unexpected)):  # noqa: PT012 - either may be the moment
         trial = used(tmp_path, 3, bug.__name__)
         trial.check(trial.look())
 
 
-@pytest.mark.parametrize("bug", bugs.READING, **NAMES)
+@pytest.mark.parametrize("bug", bugs.READING, ids=name_of)
 def test_a_bug_in_a_reader_is_found(tmp_path: Path, bug: Callable[[], None]) -> None:
     trial = used(tmp_path, 4)
     trial.check(trial.look())
@@ -148,9 +149,7 @@ def test_views_that_differ_are_found(good: tuple[History, Found], change: dict[s
 
 def unsettled(*operations: Operation) -> History:
     history = History()
-    for operation in operations:
-        history.begin(operation)
-    history.abandon()
+    history.abandon([history.begin(operation) for operation in operations])
     return history
 
 

@@ -13,7 +13,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.faults import points
 from tests.faults.history import Fate
 from tests.faults.place import StoreName

@@ -1,4 +1,4 @@
-"""No room: whoever wants to write is told so, nothing is lost, and all goes on once there is room."""
+"""No room: who wants to write is told so, nothing is lost, and once there is room all goes on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
-from relive.testing.plugin import skip_at_a_desk
 from tests.faults.checker import Found
 from tests.faults.children import Child
 from tests.faults.history import Fate
@@ -19,6 +17,8 @@ from tests.faults.place import StoreName
 from tests.faults.sizes import Size
 from tests.faults.trial import Trial, make
 from tests.faults.worker import Ended, Failed, Message, Plan
+
+from relive.testing.plugin import skip_at_a_desk
 
 STORES: tuple[StoreName, ...] = ("lmdb",)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
 from tests.faults.place import StoreName
 from tests.faults.sizes import Size
 from tests.faults.tracing import NEVER, SYNCS, WRITES, Injection, Tracer
@@ -33,7 +32,7 @@ def injection(
     """On any of the buffer's files, also those that are not there yet."""
     directory = trial.place.directory
     files = {directory, *(directory / name for name in EXPECTED_FILES)}
-    files |= {path for path in directory.rglob("*")} if directory.exists() else set()
+    files |= set(directory.rglob("*")) if directory.exists() else set()
     return Injection(tuple(calls), what, nth, all_after, tuple(sorted(files)))
 
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
-
-from relive.errors import LogDamaged
-from relive.log import NewRecord
-from relive.log.sqlite import FILE_NAME, LOCK_NAME, SqliteLog
 from tests.faults.damage import cut
 from tests.faults.sizes import Size
 from tests.faults.trial import Trial, make
 from tests.faults.worker import Plan
+
+from relive.errors import LogDamaged
+from relive.log import NewRecord
+from relive.log.sqlite import FILE_NAME, LOCK_NAME, SqliteLog
 
 WAL = f"{FILE_NAME}-wal"
 

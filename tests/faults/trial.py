@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -60,11 +60,13 @@ class Trial:
     seed: int
     history: History = field(default_factory=History)
     late_arrivals: bool = False
+    _noting: threading.Lock = field(default_factory=threading.Lock)
 
     def use(
         self,
         plan: Plan,
         *,
+        alone: bool = True,
         kill_after_s: float | None = None,
         trace: Callable[[Child], None] | None = None,
         watch: Callable[[Message], None] = lambda message: None,
@@ -73,6 +75,8 @@ class Trial:
 
         Args:
             plan: what it does; the experiences that are live are filled in.
+            alone: whether no other worker runs at the same time. Otherwise it leaves what is
+                there to others.
             kill_after_s: kill it this long after it has opened the buffer; negative: that long
                 after its start, opened or not.
             trace: attaches something to the child before it begins.
@@ -82,7 +86,8 @@ class Trial:
             Broken: it died of a signal other than SIGKILL, raised an error that is not typed, or
                 answered what it must not.
         """
-        plan = replace(plan, known=self.history.certain())
+        if alone:
+            plan = replace(plan, known=self.history.certain())
         with started(work, self.place, plan, go=trace is not None) as child:
             if trace is not None:
                 trace(child)
@@ -107,10 +112,12 @@ class Trial:
                         until = time.monotonic() + kill_after_s
                         break
                     case Began():
-                        numbers[message.thread] = self.history.begin(message.operation)
+                        with self._noting:
+                            numbers[message.thread] = self.history.begin(message.operation)
                     case Ended():
                         self._check_typed(message)
-                        self.history.end(numbers.pop(message.thread), message.fate)
+                        with self._noting:
+                            self.history.end(numbers.pop(message.thread), message.fate)
                         if message.fate is Fate.UNKNOWN:
                             unknown.append(message.error)
                     case Failed():
@@ -124,7 +131,8 @@ class Trial:
                 child.kill()
                 until = None  # read what it had sent
         code = child.end()
-        self.history.abandon()
+        with self._noting:
+            self.history.abandon(numbers.values())
         if code not in (0, -signal.SIGKILL):
             raise Broken(self._told(f"the worker ended with code {code}"))
         return Used(code, tuple(failures), tuple(unknown), hits)

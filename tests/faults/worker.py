@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-from relive.buffer import Experience, ExperienceBuffer
-from relive.errors import DuplicateExperience, FieldError, PayloadTooLarge, ReliveError
-from relive.testing import watchdog
 from tests.faults import bugs, points
 from tests.faults.history import Fate, Kind, Live, Operation, experience
 from tests.faults.place import Place
 
+from relive.buffer import Experience, ExperienceBuffer
+from relive.errors import DuplicateExperience, FieldError, PayloadTooLarge, ReliveError
+from relive.testing import watchdog
 
 # After a failure, before the next operation: so that what the parent does about it comes in time.
 _PATIENCE_S = 0.005

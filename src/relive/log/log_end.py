@@ -32,7 +32,7 @@ class SharedEnd:
     _NOTE = struct.Struct("<qqI")
 
     def __init__(self, lock_file: int) -> None:
-        # Not ftruncate: on a full disk the hole that it leaves is a SIGBUS for whoever writes there.
+        # Not ftruncate: on a full disk, writing to the hole that it leaves is a SIGBUS.
         os.posix_fallocate(lock_file, 0, 2 * self._NOTE.size)
         self._map = mmap.mmap(lock_file, 2 * self._NOTE.size)
 
