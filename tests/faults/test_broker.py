@@ -348,10 +348,11 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedBroker]
     broker.proxy.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "state",
     [
-        pytest.param(Network.CUT, marks=pytest.mark.long, id="cut"),
+        pytest.param(Network.CUT, id="cut"),
         pytest.param(Network.ANSWERS_LOST, id="deaf"),
     ],
 )

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 STORES: tuple[StoreName, ...] = ("lmdb",)
 OPERATIONS = 60
 
-# Passed when a buffer is made, and hardly ever again.
-MAKING = ("fsync", "open log")
-
 # Nothing passes these yet; snapshots will. (Retention has tests of its own.)
 NOT_YET = {"rename.before", "rename.after"}
 NAMED = [point for point in points.names() if not point.startswith("retention")]
@@ -67,6 +64,22 @@ def test_every_named_point_is_passed(passed: Mapping[str, int]) -> None:
 
 
 @pytest.mark.parametrize("store", STORES)
+def test_kills_at_named_points_one_after_the_other_lose_nothing(
+    tmp_path: Path, store: StoreName, size: Size, chance: Random, passed: Mapping[str, int]
+) -> None:
+    trial = make(tmp_path, chance.randrange(2**32), store=store)
+    trial.use(Plan(trial.seed, "first", OPERATIONS // 2))
+    for step in points.STEPS:
+        point = f"{step}.{chance.choice(('before', 'after'))}"
+        if point in passed and not point.startswith("open log"):
+            killed_at(trial, point, passed[point] // 3, chance)
+            trial.check(trial.look())
+    assert trial.use(Plan(trial.seed, "last", OPERATIONS // 2)).code == 0
+    trial.check(trial.look(close=True))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("point", [point for point in NAMED if point not in NOT_YET])
 def test_a_kill_at_a_named_point_loses_nothing(
     tmp_path: Path,
@@ -78,12 +91,10 @@ def test_a_kill_at_a_named_point_loses_nothing(
 ) -> None:
     for _ in range(size.kills_per_point):
         trial = make(tmp_path, chance.randrange(2**32), store=store)
-        if not point.startswith(MAKING):
+        if not point.startswith("open log"):  # passed when it is made, and seldom again
             trial.use(Plan(trial.seed, "before", OPERATIONS // 2))
         killed_at(trial, point, passed[point], chance)
         trial.check(trial.look())
-        if size.name == "sample":
-            continue
         # And it is of use.
         assert trial.use(Plan(trial.seed, "after", OPERATIONS // 3)).code == 0
         trial.check(trial.look(close=True))

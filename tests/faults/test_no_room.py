@@ -104,7 +104,7 @@ def test_opening_a_buffer_on_a_full_disk_fails_and_once_there_is_room_it_opens(
 ) -> None:
     """Files that are mapped into memory are the danger: what does not fit there is a SIGBUS."""
     every = range(0, MOST_TO_OPEN, 4 * KIB)
-    for leave_bytes in chance.sample(every, min(len(every), size.full_disks + 3)):
+    for leave_bytes in chance.sample(every, min(len(every), size.full_disks + 1)):
         trial = make(small_disk, chance.randrange(2**32), store=store)
         if not new:
             filled(trial)

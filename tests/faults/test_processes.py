@@ -136,6 +136,7 @@ for n in range(200):
     publisher.publish(Experience(id=f"x{n}", visual=[1.0, float(n)]))
 """
 
+# By what the program does last.
 ENDS = {
     "at its end": "",
     "with an exception": "raise KeyError('no such thing')",
@@ -155,7 +156,9 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    "end", ["at its end", *(pytest.param(end, marks=pytest.mark.long) for end in list(ENDS)[1:])]
+)
 def test_a_program_that_forgets_close_ends_and_loses_nothing_acknowledged(
     tmp_path: Path, end: str
 ) -> None:
@@ -169,7 +172,9 @@ def test_a_program_that_forgets_close_ends_and_loses_nothing_acknowledged(
         assert_replay_equals(f"file:{tmp_path}", buffer.stats())
 
 
-@pytest.mark.parametrize("end", ["at its end", "with an exception"])
+@pytest.mark.parametrize(
+    "end", ["at its end", pytest.param("with an exception", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("log", ["file", pytest.param("kafka", marks=pytest.mark.broker)])
 def test_a_publisher_that_is_not_closed_delivers_what_was_published(
     tmp_path: Path, end: str, log: str, request: pytest.FixtureRequest

@@ -72,12 +72,18 @@ def some(most: int, wanted: int, chance: Random) -> list[int]:
     return sorted(chance.sample(range(1, most + 1), min(most, wanted)))
 
 
-@pytest.mark.parametrize("all_after", [False, True], ids=["once", "from-then-on"])
-@pytest.mark.parametrize(
-    ("calls", "error"),
-    [(SYNCS, "EIO"), (WRITES, "EIO"), (WRITES, "ENOSPC")],
-    ids=["sync-EIO", "write-EIO", "write-ENOSPC"],
-)
+LONG = pytest.mark.long
+CASES = [
+    pytest.param(SYNCS, "EIO", False, id="sync-EIO-once"),
+    pytest.param(SYNCS, "EIO", True, id="sync-EIO-from-then-on", marks=LONG),
+    pytest.param(WRITES, "EIO", False, id="write-EIO-once"),
+    pytest.param(WRITES, "EIO", True, id="write-EIO-from-then-on", marks=LONG),
+    pytest.param(WRITES, "ENOSPC", False, id="write-ENOSPC-once", marks=LONG),
+    pytest.param(WRITES, "ENOSPC", True, id="write-ENOSPC-from-then-on", marks=LONG),
+]
+
+
+@pytest.mark.parametrize(("calls", "error", "all_after"), CASES)
 def test_a_call_that_fails_is_told_and_nothing_acknowledged_is_missing(
     trial: Trial,
     tmp_path: Path,
@@ -108,7 +114,9 @@ def test_a_call_that_fails_is_told_and_nothing_acknowledged_is_missing(
     trial.check(trial.look(close=True))
 
 
-@pytest.mark.parametrize("fresh", [True, False], ids=["new", "known"])
+@pytest.mark.parametrize(
+    "fresh", [pytest.param(True, id="new", marks=LONG), pytest.param(False, id="known")]
+)
 def test_a_kill_at_a_system_call_loses_nothing(
     trial: Trial, tmp_path: Path, fresh: bool, size: Size, chance: Random
 ) -> None:
