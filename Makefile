@@ -3,7 +3,7 @@ PY := .venv/bin/python
 PYTHON ?= python3
 SRC := src schemas producers consumers index_service tests bench examples
 
-.PHONY: help setup demo test check format bench lock proto clean
+.PHONY: help setup demo test faults soak check format bench lock proto clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -21,6 +21,12 @@ demo: setup ## an agent that learns online from real images (under a minute)
 
 test: setup ## every test, those against a real broker included
 	$(PY) -m pytest
+
+faults: setup ## kills, damage, full disks and broken brokers at length (ten minutes; needs strace)
+	RELIVE_FAULTS=ci $(PY) -m pytest tests/faults
+
+soak: setup ## the same for hours, each time with another RELIVE_FAULTS_SEED unless one is given
+	RELIVE_FAULTS=soak RELIVE_FAULTS_SEED=$${RELIVE_FAULTS_SEED:-$$(date +%s)} $(PY) -m pytest tests/faults
 
 check: setup ## format, lint, types, import rules, generated code
 	.venv/bin/ruff format --check .

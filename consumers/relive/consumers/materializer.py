@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 from relive.consumers.store import StateStore
@@ -21,11 +21,13 @@ from relive.core.state import PartitionState, combined_digest, stored_partitions
 from relive.core.tail import Table, Tail
 from relive.errors import (
     ConsumerStopped,
+    LogGap,
     LogReplaced,
     LogUnavailable,
     NotCaughtUp,
     ReliveError,
     StoreError,
+    StoreFull,
 )
 from relive.log import EventLog, Record
 from relive.schemas import ExperienceRecorded
@@ -159,6 +161,8 @@ class Materializer:
         Raises:
             NotCaughtUp: the target was not reached in time.
             ConsumerStopped: folding has stopped.
+            LogGap: the log ends before what was folded of it.
+            StoreFull: there is no room for what was folded before.
             LogUnavailable: the log cannot be reached.
         """
         present = target is None
@@ -193,7 +197,8 @@ class Materializer:
         """Make the state durable at the current positions.
 
         Raises:
-            StoreError: it could not be written; the state in memory is unchanged.
+            StoreError: it could not be written; the state in memory is unchanged. If it is
+                StoreFull, it may be tried again.
         """
         with self._lock:
             if not self._uncommitted:
@@ -235,8 +240,8 @@ class Materializer:
                 pause = _RETRY_S[0]
                 if 0 < folded < _BATCH_RECORDS:
                     self._closing.wait(_GATHER_S)
-            except LogUnavailable as error:
-                _log.warning("the log is not available, trying again in %.1f s: %s", pause, error)
+            except (LogUnavailable, StoreFull) as error:
+                _log.warning("cannot follow the log, trying again in %.1f s: %s", pause, error)
                 self._closing.wait(pause)
                 pause = min(2 * pause, longest)
             except ReliveError as error:
@@ -265,6 +270,8 @@ class Materializer:
         """Fold the records that are not folded yet; another thread may have read them too."""
         if self._stopped is not None:
             raise ConsumerStopped(f"folding has stopped: {self._stopped}") from self._stopped
+        if self._uncommitted >= self._commit_every:
+            self.commit()  # the last one found no room; more must not pile up in memory
         changes: list[Change] = []
         folded = 0
         try:
@@ -292,7 +299,8 @@ class Materializer:
                 self._uncommitted_since = time.monotonic()
             self._uncommitted += folded
             if self._uncommitted >= self._commit_every:
-                self.commit()
+                with suppress(StoreFull):  # whoever folds next is told
+                    self.commit()
 
     def _commit_if_due(self) -> None:
         waited = time.monotonic() - self._uncommitted_since
@@ -342,10 +350,21 @@ class Materializer:
         }
 
     def _ends(self) -> dict[int, int]:
-        return {
-            partition: self._log_read.bounds(partition).end
-            for partition in range(len(self._states))
-        }
+        """Where the partitions end.
+
+        Raises:
+            LogGap: one ends before what was folded of it, so that its end is lost. What is
+                appended there next would count as folded.
+        """
+        ends = {}
+        for partition, folded in self.positions().items():
+            bounds = self._log_read.bounds(partition)
+            if bounds.end < folded:
+                gap = LogGap(partition, folded, bounds.first, bounds.end)
+                self._stop(gap)
+                raise gap
+            ends[partition] = bounds.end
+        return ends
 
     def _bind_identity(self) -> None:
         identity = self._log_read.identity()

@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 import zlib
+from contextlib import suppress
 from typing import NamedTuple
 
 _END = struct.Struct("<qq")
@@ -19,26 +20,47 @@ class End(NamedTuple):
 
 
 class SharedEnd:
-    """A note in the lock file of where the log ends, for whoever holds the lock next.
+    """Two notes in the lock file, each with a checksum. Neither is ever ahead of what it is about.
 
-    Written after a commit, so it never says more than is there; where it says less, or nothing
-    that can be trusted, the log is asked.
+    Where the log ends, for whoever holds the lock next: written after a commit. Where it says too
+    little, or nothing that can be trusted, the log is asked.
+
+    What was acknowledged: written after a sync, without the lock, so that one process may put back
+    what another has just said. It tells a log that lost its end from one that ends there.
     """
 
     _NOTE = struct.Struct("<qqI")
 
     def __init__(self, lock_file: int) -> None:
-        os.ftruncate(lock_file, self._NOTE.size)
-        self._map = mmap.mmap(lock_file, self._NOTE.size)
+        # Not ftruncate: on a full disk, writing to the hole that it leaves is a SIGBUS.
+        os.posix_fallocate(lock_file, 0, 2 * self._NOTE.size)
+        self._map = mmap.mmap(lock_file, 2 * self._NOTE.size)
 
     def known(self) -> End | None:
-        position, time_us, checksum = self._NOTE.unpack_from(self._map)
+        return self._read(0)
+
+    def note(self, end: End) -> None:
+        self._write(0, end)
+
+    def acknowledged(self) -> int:
+        """A position before which every record was acknowledged."""
+        end = self._read(self._NOTE.size)
+        return 0 if end is None else end.position
+
+    def acknowledge(self, position: int) -> None:
+        """Every record before a position is durable. Does nothing once this is closed."""
+        with suppress(ValueError):
+            if position > self.acknowledged():
+                self._write(self._NOTE.size, End(position, 0))
+
+    def close(self) -> None:
+        self._map.close()
+
+    def _read(self, at: int) -> End | None:
+        position, time_us, checksum = self._NOTE.unpack_from(self._map, at)
         if checksum != zlib.crc32(_END.pack(position, time_us)):
             return None
         return End(position, time_us)
 
-    def note(self, end: End) -> None:
-        self._NOTE.pack_into(self._map, 0, *end, zlib.crc32(_END.pack(*end)))
-
-    def close(self) -> None:
-        self._map.close()
+    def _write(self, at: int, end: End) -> None:
+        self._NOTE.pack_into(self._map, at, *end, zlib.crc32(_END.pack(*end)))

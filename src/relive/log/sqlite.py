@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import NoReturn, TypeAlias, TypeVar
 
 from relive.errors import (
     BufferClosed,
@@ -91,12 +91,19 @@ class SqliteLog:
 
     Raises:
         LogMissing: there is no log, and create is off.
-        LogDamaged: the file is not a log.
+        LogDamaged: the file is not a log, or lacks what was acknowledged.
+        LogUnavailable: it cannot be opened, for want of room, or of the right to.
     """
 
     def __init__(self, directory: Path, *, create: bool = False, timeout_s: float = 10.0) -> None:
         self._path = directory / FILE_NAME
         self._timeout_s = timeout_s
+        try:
+            self._open(directory, create)
+        except OSError as error:
+            raise LogUnavailable(f"cannot open {self._path}: {error}") from error
+
+    def _open(self, directory: Path, create: bool) -> None:
         if create:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             _create_private(self._path)
@@ -126,6 +133,8 @@ class SqliteLog:
                 undo.callback(self._wal.close)
                 _sync_directory(directory)
                 self._sync_all()
+            except sqlite3.OperationalError as error:
+                raise LogUnavailable(f"cannot open {self._path}: {error}") from error
             except sqlite3.DatabaseError as error:
                 raise LogDamaged(f"{self._path} is not a log: {error}") from error
             undo.pop_all()
@@ -147,6 +156,7 @@ class SqliteLog:
             start = self._write(records)
             end = start + len(records)
             self._wal.sync(descriptor, end)
+            self._end.acknowledge(self._wal.end)
         finally:
             self._wal.give_back(descriptor)
         with self._appended:
@@ -331,6 +341,8 @@ class SqliteLog:
             for at, time_us, key, value, checksum in rows:
                 if _checksum(at, time_us, key, value) != checksum:
                     raise LogDamaged(f"record {at} of {self._path} does not match its checksum")
+                if at != position + len(found):
+                    self._refuse_gap(reader, position + len(found))
                 found.append(Record(0, at, time_us, key, value))
                 size += len(value)
                 if size >= _MAX_READ_BYTES:
@@ -340,12 +352,19 @@ class SqliteLog:
                 # Of another process, which may not have synced it yet. State that is made of it
                 # must not outlast it.
                 self._sync(found[-1].position + 1)
-            if not found or found[0].position != position:
+            if not found:
                 bounds = _bounds(reader)
                 # Between the two queries records may have come, but never gone out of order.
                 if not bounds.first <= position <= bounds.end:
                     raise LogGap(0, position, bounds.first, bounds.end)
             return found
+
+    def _refuse_gap(self, reader: sqlite3.Connection, missing: int) -> NoReturn:
+        """Positions here have no gaps: a record that is missing was truncated, or lost."""
+        bounds = _bounds(reader)
+        if missing < bounds.first:
+            raise LogGap(0, missing, bounds.first, bounds.end)
+        raise LogDamaged(f"record {missing} of {self._path} is gone")
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -396,12 +415,33 @@ class SqliteLog:
                 "INSERT OR IGNORE INTO meta VALUES (?, ?)",
                 [("format", FORMAT), ("identity", f"file:{uuid.uuid4()}"), ("first", 0)],
             )
+            end = _end(writer)
+            self._check_end(end.position)
+            # After a power failure the note may be on the disk, and what it is about not.
+            self._end.note(end)
         meta = dict(self._writer.execute("SELECT name, value FROM meta"))
         if meta["format"] != FORMAT:
             raise LogDamaged(
                 f"{self._path} has log format {meta['format']}, this version reads {FORMAT}"
             )
         return str(meta["identity"])
+
+    def _check_end(self, end: int) -> None:
+        """Refuse a log that ends before what was acknowledged.
+
+        SQLite takes the first damaged frame of a WAL for its end, and removes the WAL when it is
+        closed: that is kept, under another name, for whoever can read more in it.
+        """
+        acknowledged = self._end.acknowledged()
+        if acknowledged <= end:
+            return
+        with suppress(OSError):
+            os.link(f"{self._path}-wal", f"{self._path}-wal-damaged")
+        raise LogDamaged(
+            f"{self._path} ends at {end}, but records {end} to {acknowledged - 1} were "
+            "acknowledged and are gone; put the log back from a copy, or, to go on without them, "
+            f"remove {LOCK_NAME} and the state beside it"
+        )
 
     def _check_open(self) -> None:
         if self._closed:

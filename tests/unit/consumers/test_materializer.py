@@ -19,6 +19,7 @@ from relive.errors import (
     LogUnavailable,
     NotCaughtUp,
     StoreError,
+    StoreFull,
     UndecodableEvent,
 )
 from relive.log import NewRecord, Record
@@ -47,12 +48,14 @@ class NoticesCommits(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.commits = 0
+        self.refused = 0
         self.failing = False
         self.closed = 0
 
     def commit(self, changes: Changes) -> None:
         if self.failing:
-            raise StoreError("no room left")
+            self.refused += 1
+            raise StoreFull("no room left")
         super().commit(changes)
         self.commits += 1
 
@@ -94,6 +97,24 @@ def test_catching_up_folds_all_that_was_appended_before() -> None:
     ]
     assert materializer.positions() == {p: log.bounds(p).end for p in range(3)}
     materializer.close()
+
+
+def test_a_log_that_ends_before_the_state_is_refused_at_once() -> None:
+    """Or what is appended next, at positions that count as folded, would never be."""
+    log = MemoryLog()
+    log.append(records(["a", "b", "c"]))
+    store = NoticesCommits()
+    first = Materializer(log, store)
+    first.catch_up()
+    first.close()
+    del log._records[0][2]
+    second = Materializer(log, store)
+    with pytest.raises(LogGap, match="the log ends at 2"):
+        second.catch_up()
+    assert isinstance(second.stopped, LogGap)
+    with pytest.raises(ConsumerStopped):
+        second.catch_up({0: 4})
+    second.close()
 
 
 def test_the_thread_follows_without_being_asked() -> None:
@@ -297,6 +318,38 @@ def test_state_is_committed_behind_the_log_and_recovered_from_there(tmp_path: Pa
     again.catch_up()
     assert again.digest() == digest
     again.close()
+
+
+def test_a_full_store_stops_nothing_that_fits_in_memory_and_is_tried_again() -> None:
+    log, store = MemoryLog(), NoticesCommits()
+    store.failing = True
+    materializer = Materializer(log, store, commit_every=10, commit_within_s=0.0)
+    materializer.start()
+    log.append(records([f"x{n}" for n in range(9)]))
+    wait_until(lambda: store.refused > 1)
+    materializer.catch_up()
+    assert len(ids_in(materializer)[0]) == 9
+    assert materializer.stopped is None
+    store.failing = False
+    wait_until(lambda: store.commits == 1)
+    materializer.close()
+
+
+def test_a_full_store_does_not_let_memory_grow_without_bound() -> None:
+    log, store = MemoryLog(), NoticesCommits()
+    store.failing = True
+    materializer = Materializer(log, store, commit_every=10)
+    log.append(records([f"x{n}" for n in range(10)]))
+    materializer.catch_up()
+    log.append(records(["x10"]))
+    for _ in range(3):
+        with pytest.raises(StoreFull):
+            materializer.catch_up()
+        assert materializer.positions() == {0: 10}
+    store.failing = False
+    materializer.catch_up()
+    assert materializer.positions() == {0: 11}
+    materializer.close()
 
 
 def test_a_full_batch_is_committed_and_the_rest_on_closing() -> None:

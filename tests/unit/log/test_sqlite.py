@@ -63,7 +63,7 @@ def test_a_record_that_is_not_what_was_written_is_never_returned(
         connection.commit()
     log = SqliteLog(tmp_path)
     assert len(log.read({0: 0}, 5)) == 5
-    with pytest.raises(LogDamaged, match=r"record \d+ of .* does not match its checksum"):
+    with pytest.raises(LogDamaged, match=r"record 5 of .* (does not match its checksum|is gone)"):
         log.read({0: 0}, 10_000)
     log.close()
 
@@ -96,6 +96,45 @@ def test_a_file_cut_short_is_damaged_not_empty(tmp_path: Path) -> None:
                 position = log.read({0: position}, 100)[-1].position + 1
 
     with pytest.raises(LogDamaged):
+        read_all()
+
+
+def killed_with_everything_in_the_wal(directory: Path, count: int = 20) -> None:
+    """A log whose process died before a checkpoint."""
+    code = (
+        "import os, signal, sys; from pathlib import Path; from relive.log import NewRecord; "
+        "from relive.log.sqlite import SqliteLog; log = SqliteLog(Path(sys.argv[1]), create=True); "
+        "[log.append([NewRecord(0, b'k', b'%06d' % n * 100)]) for n in range(int(sys.argv[2]))]; "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(directory), str(count)], check=False)
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "gone"])
+def test_a_damaged_wal_is_not_taken_for_the_end_of_the_log(tmp_path: Path, damage: str) -> None:
+    """SQLite ends a WAL silently at the first frame that does not match its checksum."""
+    killed_with_everything_in_the_wal(tmp_path)
+    wal = tmp_path / f"{FILE_NAME}-wal"
+    content = bytearray(wal.read_bytes())
+    content[{"header": 9, "middle": content.index(b"000007000007"), "gone": 0}[damage]] ^= 1
+    wal.write_bytes(b"" if damage == "gone" else content)
+    for _ in range(2):  # the first refusal must not have made things good
+        with pytest.raises(LogDamaged, match="19 were acknowledged and are gone"):
+            SqliteLog(tmp_path, create=True)
+
+
+@pytest.mark.parametrize("gone", ["= 0", "= 7", ">= 15", ">= 0"])
+def test_records_that_are_missing_are_noticed(tmp_path: Path, gone: str) -> None:
+    filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        connection.execute(f"DELETE FROM records WHERE position {gone}")
+        connection.commit()
+
+    def read_all() -> None:
+        with closing(SqliteLog(tmp_path)) as log:
+            values(log)
+
+    with pytest.raises(LogDamaged, match="gone"):
         read_all()
 
 

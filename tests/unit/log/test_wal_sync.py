@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from relive.errors import BufferClosed, LogUnavailable
+from relive.log.log_end import End
 from relive.log.port import NewRecord
 from relive.log.sqlite import SqliteLog
 
@@ -133,3 +134,14 @@ def test_closing_lets_an_append_that_waits_for_the_disk_finish(log: SqliteLog, d
     disk.let_go.set()
     thread.join(10.0)
     assert done == [0]
+
+
+def test_a_note_of_the_end_that_outlived_the_records_leaves_no_gap(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path, create=True)
+    log.append([RECORD])
+    log._end.note(End(position=7, time_us=0))  # as a power failure may leave it
+    log.close()
+    again = SqliteLog(tmp_path)
+    assert again.append([RECORD]) == [1]
+    assert [record.position for record in again.read({0: 0})] == [0, 1]
+    again.close()

@@ -1,0 +1,49 @@
+"""Where a buffer under test lives, and how any process opens it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from tests.faults.history import TEXT_DIM, VISUAL_DIM
+
+from relive.buffer import BufferConfig, ExperienceBuffer
+
+StoreName: TypeAlias = Literal["lmdb", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A buffer, as every process of a test knows it.
+
+    Attributes:
+        directory: of the buffer.
+        log: its URL; None for the log in the directory.
+        store: the persistence backend.
+        capacity: more than any test adds, or the oldest would give way.
+        record_retrievals: whether searches count as retrievals.
+    """
+
+    directory: Path
+    log: str | None = None
+    store: StoreName = "lmdb"
+    capacity: int = 100_000
+    record_retrievals: bool = False
+
+    @property
+    def log_url(self) -> str:
+        return self.log or f"file:{self.directory}"
+
+    def config(self) -> BufferConfig:
+        return BufferConfig(
+            capacity=self.capacity,
+            visual_dim=VISUAL_DIM,
+            text_dim=TEXT_DIM,
+            persistence_backend=self.store,
+            record_retrievals=self.record_retrievals,
+            faiss_backend="cpu",
+        )
+
+    def open(self) -> ExperienceBuffer:
+        return ExperienceBuffer.open(self.directory, self.config(), log=self.log)
