@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from relive.buffer import Experience, ExperienceBuffer
-from relive.consumers import LmdbStore, materializer
+from relive.consumers import materializer
+from relive.consumers.durable_store import DurableStore
 from relive.core.fold import Added, fold
 from relive.core.tail import Changes, Table
 from relive.errors import DuplicateExperience, InvalidExperience
 from relive.index_service import Engine
-from relive.log import NewRecord
+from relive.log import Bounds, NewRecord, Record
 from relive.log.sqlite import SqliteLog
 from relive.producers.compose import Composer, keyed_record
 from relive.schemas import ExperienceRetired, OutcomeReported, decode, encode
@@ -28,19 +29,33 @@ EVERY = 7
 
 
 def an_append_is_acknowledged_and_never_written() -> None:
-    inner = SqliteLog.append
+    """After some time the log only keeps in memory what it is given, and reads it from there."""
+    append, read, bounds = SqliteLog.append, SqliteLog.read, SqliteLog.bounds
     appended = _counter()
-    pretended = 0
+    kept: list[Record] = []
 
-    def append(self: SqliteLog, records: Sequence[NewRecord]) -> list[int]:
-        nonlocal pretended
+    def pretended_bounds(self: SqliteLog, partition: int) -> Bounds:
+        found = bounds(self, partition)
+        return Bounds(found.first, found.end + len(kept))
+
+    def pretended_append(self: SqliteLog, records: Sequence[NewRecord]) -> list[int]:
         if appended() <= 2 * EVERY:
-            return inner(self, records)
-        start = self.bounds(0).end + pretended
-        pretended += len(records)
-        return list(range(start, start + len(records)))
+            return append(self, records)
+        end = self.bounds(0).end
+        kept.extend(Record(0, at, 0, r.key, r.value) for at, r in enumerate(records, end))
+        return list(range(end, end + len(records)))
 
-    _put(SqliteLog, "append", append)
+    def pretended_read(
+        self: SqliteLog, positions: Mapping[int, int], max_records: int = 1_000, wait_s: float = 0.0
+    ) -> list[Record]:
+        from_memory = [record for record in kept if record.position >= positions[0]]
+        if from_memory and from_memory[0].position == positions[0]:
+            return from_memory
+        return read(self, positions, max_records, 0.0 if from_memory else min(wait_s, 0.01))
+
+    _put(SqliteLog, "append", pretended_append)
+    _put(SqliteLog, "read", pretended_read)
+    _put(SqliteLog, "bounds", pretended_bounds)
 
 
 def half_a_group_is_written() -> None:
@@ -118,16 +133,16 @@ def an_id_is_not_committed() -> None:
 
 def an_embedding_is_another_ones() -> None:
     """Two experiences swap what was recorded of them, checksums of the file included."""
-    inner = LmdbStore.commit
+    inner = DurableStore.commit
 
-    def commit(self: LmdbStore, changes: Changes) -> None:
+    def commit(self: DurableStore, changes: Changes) -> None:
         payloads = dict(changes[Table.PAYLOADS])
         there = [key for key, value in payloads.items() if value is not None]
         if len(there) > 1:
             payloads[there[0]], payloads[there[1]] = payloads[there[1]], payloads[there[0]]
         inner(self, {**changes, Table.PAYLOADS: payloads})
 
-    _put(LmdbStore, "commit", commit)
+    _put(DurableStore, "commit", commit)
 
 
 def an_outcome_is_not_folded() -> None:
@@ -241,15 +256,15 @@ def _counter() -> Callable[[], int]:
 def _at_commit(
     table: Table, change: Callable[[bytes, bytes | None, int], Mapping[bytes, bytes | None]]
 ) -> None:
-    inner = LmdbStore.commit
+    inner = DurableStore.commit
 
-    def commit(self: LmdbStore, changes: Changes) -> None:
+    def commit(self: DurableStore, changes: Changes) -> None:
         entries: dict[bytes, bytes | None] = {}
         for at, (key, value) in enumerate(changes[table].items()):
             entries.update(change(key, value, at))
         inner(self, {**changes, table: entries})
 
-    _put(LmdbStore, "commit", commit)
+    _put(DurableStore, "commit", commit)
 
 
 def _skipped(kind: type) -> None:

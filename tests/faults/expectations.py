@@ -4,9 +4,6 @@
 # opening the buffer has to fail with a StoreError that says what to remove.
 STATE_IS_REBUILT = False
 
-# Whether a state store notices that what it reads is not what was written.
-STATE_IS_CHECKED = False
-
 # Whether a process that is open takes the store over when its owner dies. Until then the next one
 # that opens the buffer does.
 STORE_IS_HANDED_OVER = False

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import pytest
 from tests.faults.history import TEXT_DIM, VISUAL_DIM
 
 from relive.buffer import BufferConfig, ExperienceBuffer
 
 StoreName: TypeAlias = Literal["lmdb", "file"]
+
+# Where there is little time, that has to do which needs no process to look into what was killed.
+STORES = ("file", pytest.param("lmdb", marks=pytest.mark.long))
 
 
 @dataclass(frozen=True, slots=True)

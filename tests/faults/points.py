@@ -14,6 +14,7 @@ from typing import Any
 
 from relive import buffer
 from relive.consumers import LmdbStore, Materializer, materializer
+from relive.consumers.durable_store import DurableStore
 from relive.core.tail import Tail
 from relive.index_service import Engine
 from relive.log.kafka import KafkaLog
@@ -24,7 +25,7 @@ from relive.log.wal_sync import WalSync
 # Each is passed before and after: "append.before", "append.after", …
 STEPS: Mapping[str, tuple[tuple[object, str], ...]] = {
     "open log": ((SqliteLog, "__init__"), (KafkaLog, "__init__")),
-    "open store": ((LmdbStore, "__init__"),),
+    "open store": ((DurableStore, "__init__"),),
     "load": ((Engine, "_load"),),
     "settings": ((buffer, "_put_in_force"),),
     "append": ((SqliteLog, "append"), (KafkaLog, "append")),
@@ -34,12 +35,12 @@ STEPS: Mapping[str, tuple[tuple[object, str], ...]] = {
     "fold": ((materializer, "fold"),),
     "follow": ((Engine, "_follow"),),
     "save": ((Materializer, "commit"),),
-    "commit": ((LmdbStore, "commit"),),
+    "commit": ((DurableStore, "commit"),),
     "forget the tail": ((Tail, "clear"),),
     "fsync": ((os, "fsync"), (os, "fdatasync")),
     "rename": ((os, "rename"), (os, "replace")),
     "retention": ((SqliteLog, "truncate_before"), (KafkaLog, "truncate_before")),
-    "close store": ((LmdbStore, "close"),),
+    "close store": ((DurableStore, "close"),),
     "close log": ((SqliteLog, "close"), (KafkaLog, "close")),
 }
 

@@ -18,12 +18,10 @@ import pytest
 from tests.faults import damage, expectations
 from tests.faults.checker import Found
 from tests.faults.history import History
-from tests.faults.place import StoreName
+from tests.faults.place import STORES, StoreName
 from tests.faults.sizes import Size
 from tests.faults.trial import Broken, Trial, make
 from tests.faults.worker import Failed, Plan
-
-STORES: tuple[StoreName, ...] = ("lmdb",)
 
 # How its last process ended: the log is in one file then, or partly in the WAL.
 End = Literal["closed", "killed"]
@@ -38,15 +36,7 @@ SHARES: dict[tuple[str, End], float] = {
     ("the rest", "killed"): 0.10,
 }
 
-NOT_CHECKED = pytest.mark.xfail(
-    not expectations.STATE_IS_CHECKED,
-    reason="a state store does not notice damage yet",
-    strict=False,  # a few flips may all be harmless
-)
-CASES = [
-    pytest.param(*case, marks=NOT_CHECKED if case[0] == "state" else (), id="-".join(case))
-    for case in SHARES
-]
+CASES = [pytest.param(*case, id="-".join(case)) for case in SHARES]
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -57,7 +47,7 @@ def test_a_flipped_bit_is_never_silently_wrong(
     trial = damaged_by_nobody(tmp_path, end, store, chance)
     files = [f for f in damage.files(trial.place.directory) if kind_of(f) == kind]
     outcomes: Counter[str] = Counter()
-    for _ in range(round(size.flips * SHARES[kind, end])):
+    for _ in range(round(size.flips * SHARES[kind, end] / len(STORES))):
         copy = copied(trial, tmp_path / "copy")
         flip = damage.random_flip(copy.place.directory, chance.choice(files), chance)
         flip.apply(copy.place.directory)

@@ -367,7 +367,7 @@ def test_a_network_that_is_cut_costs_nothing(
         system.start_traffic()
         time.sleep(0.5)
         proxied.proxy.state = state
-        time.sleep(max(size.freeze_s, 2 * LOG_S))
+        time.sleep(max(size.freeze_s / 3, 2 * LOG_S))
         proxied.proxy.state = Network.WHOLE
         proxied.proxy.reset()
         judge(system)

@@ -21,7 +21,7 @@ def name_of(bug: Callable[[], None]) -> str:
 
 def used(directory: Path, seed: int, bug: str | None = None) -> Trial:
     """A buffer after a worker that had closed it well, and another that had not."""
-    trial = make(directory, seed)
+    trial = make(directory, seed, store="file")  # LMDB takes a process to look into what was killed
     trial.use(Plan(seed, "a", 120, bug=bug))
     trial.use(Plan(seed, "b", 60, bug=bug, kill_at=("append.before", 30)))
     return trial

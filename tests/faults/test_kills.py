@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.faults import points
 from tests.faults.history import Fate
-from tests.faults.place import StoreName
+from tests.faults.place import STORES, StoreName
 from tests.faults.sizes import Size
 from tests.faults.trial import Trial, make
 from tests.faults.worker import Plan
@@ -23,11 +23,9 @@ from tests.faults.worker import Plan
 if TYPE_CHECKING:
     from relive.testing.broker import Broker
 
-STORES: tuple[StoreName, ...] = ("lmdb",)
 OPERATIONS = 60
 
-# Nothing passes these yet; snapshots will. (Retention has tests of its own.)
-NOT_YET = {"rename.before", "rename.after"}
+# Retention has tests of its own.
 NAMED = [point for point in points.names() if not point.startswith("retention")]
 
 # Recovery passes these; a later one of the same process may pass any.
@@ -60,7 +58,7 @@ def killed_at(trial: Trial, point: str, most: int, chance: Random) -> None:
 
 
 def test_every_named_point_is_passed(passed: Mapping[str, int]) -> None:
-    assert set(NAMED) - set(passed) == NOT_YET
+    assert set(NAMED) <= set(passed)
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -80,7 +78,7 @@ def test_kills_at_named_points_one_after_the_other_lose_nothing(
 
 @pytest.mark.long
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("point", [point for point in NAMED if point not in NOT_YET])
+@pytest.mark.parametrize("point", NAMED)
 def test_a_kill_at_a_named_point_loses_nothing(
     tmp_path: Path,
     point: str,
@@ -101,8 +99,15 @@ def test_a_kill_at_a_named_point_loses_nothing(
         trial.delete()
 
 
-@pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize(
+    ("store", "threads"),
+    [
+        ("lmdb", 1),
+        ("file", 4),
+        pytest.param("lmdb", 4, marks=pytest.mark.long),
+        pytest.param("file", 1, marks=pytest.mark.long),
+    ],
+)
 def test_kills_at_random_moments_one_after_the_other_lose_nothing(
     tmp_path: Path, store: StoreName, threads: int, size: Size, chance: Random
 ) -> None:

@@ -13,14 +13,12 @@ import pytest
 from tests.faults.checker import Found
 from tests.faults.children import Child
 from tests.faults.history import Fate
-from tests.faults.place import StoreName
+from tests.faults.place import STORES, StoreName
 from tests.faults.sizes import Size
 from tests.faults.trial import Trial, make
 from tests.faults.worker import Ended, Failed, Message, Plan
 
 from relive.testing.plugin import skip_at_a_desk
-
-STORES: tuple[StoreName, ...] = ("lmdb",)
 
 KIB, MIB = 1024, 1024 * 1024
 # With more room than this any buffer opens.

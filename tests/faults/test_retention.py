@@ -9,15 +9,13 @@ from random import Random
 
 import pytest
 from tests.faults.children import started
-from tests.faults.place import StoreName
+from tests.faults.place import STORES, StoreName
 from tests.faults.tracing import SYNCS, WRITES, Injection, Tracer
 from tests.faults.trial import Trial, make
 from tests.faults.trimmer import trim
 from tests.faults.worker import Plan
 
 from relive.log import open_log
-
-STORES: tuple[StoreName, ...] = ("lmdb",)
 
 
 def filled(directory: Path, store: StoreName, chance: Random) -> tuple[Trial, int, str]:

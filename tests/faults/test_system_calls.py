@@ -10,13 +10,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.faults.place import StoreName
+from tests.faults.place import STORES
 from tests.faults.sizes import Size
 from tests.faults.tracing import NEVER, SYNCS, WRITES, Injection, Tracer
 from tests.faults.trial import Trial, make
 from tests.faults.worker import Plan
 
-STORES: tuple[StoreName, ...] = ("lmdb",)
 OPERATIONS = 30
 CHANGES = (*SYNCS, *WRITES, "openat", "unlink", "unlinkat", "rename", "renameat", "renameat2")
 
