@@ -290,6 +290,7 @@ def published(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[
 def test_tail_follows_until_it_is_interrupted(
     published: tuple[str, Publisher], start_relive: Callable[..., subprocess.Popen[str]]
 ) -> None:
+    """Ctrl-C once met it within a wait for records, and ended it with a traceback instead."""
     url, publisher = published
     publisher.publish(Experience(id="before", visual=[1.0])).result(PATIENCE_S)
     tail = start_relive("tail", url, "--follow", "--json")

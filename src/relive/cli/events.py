@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from relive.cli.experience_json import experience_from_json
 from relive.cli.moment import parsed_moment
 from relive.cli.options import AsJson, LogArgument
 from relive.cli.output import print_result, to_json
+from relive.cli.stopping import stop_signal
 from relive.cli.target import log_url
 from relive.consumers.time_travel import microseconds, positions_at
 from relive.core.experience import Experience
@@ -30,7 +32,7 @@ from relive.producers import Composer, Publisher
 from relive.producers.publisher import DELIVERY_TIMEOUT_S
 from relive.schemas import decode
 
-_FOLLOW_WAIT_S = 0.5
+_FOLLOW_WAIT_S = 0.2
 _MAX_UNDER_WAY = 1_000
 _NOT_SUMMARISED = ("time", "partition", "position", "type", "event_id", "event_time_us", "raw")
 
@@ -62,8 +64,12 @@ def tail(
         positions = _start(event_log, start, last)
         for records in batches(log_now(event_log), positions):
             _print_records(records, positions, as_json)
-        while follow:
-            _print_records(event_log.read(positions, wait_s=_FOLLOW_WAIT_S), positions, as_json)
+        if follow:
+            stop = stop_signal(signal.SIGINT)
+            while not stop.is_set():
+                records = event_log.read(positions, wait_s=_FOLLOW_WAIT_S)
+                _print_records(records, positions, as_json)
+            raise KeyboardInterrupt
     finally:
         event_log.close()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +13,7 @@ from rich.console import Console
 from relive.cli.demo import run_demo
 from relive.cli.options import AsJson, ConfigFile, LogUrl, StatePath
 from relive.cli.output import print_result, print_state
+from relive.cli.stopping import stop_signal
 from relive.config import BufferConfig
 from relive.consumers import Materializer, open_store
 from relive.log import open_log
@@ -93,7 +92,7 @@ def materialize(
     """
     settings = BufferConfig.load(config)
     directory = path or settings.persistence_path
-    stop = _stop_signal()
+    stop = stop_signal(signal.SIGTERM, signal.SIGINT)
     event_log = open_log(log)
     try:
         store = open_store(directory / "state", settings.persistence_backend)
@@ -130,16 +129,3 @@ def health(
     print_result(as_json, {"status": status}, status)
     if status != "SERVING":
         raise typer.Exit(1)
-
-
-def _stop_signal() -> threading.Event:
-    """Set when the process is asked to end."""
-    stop = threading.Event()
-
-    def ask(*_: object) -> None:
-        stop.set()
-
-    handler: Callable[..., None] = ask
-    signal.signal(signal.SIGTERM, handler)
-    signal.signal(signal.SIGINT, handler)
-    return stop
