@@ -61,7 +61,7 @@ class Torn:
 
 @pytest.fixture(scope="module")
 def torn(tmp_path_factory: pytest.TempPathFactory) -> Torn:
-    trial = make(tmp_path_factory.mktemp("torn"), 6)
+    trial = make(tmp_path_factory.mktemp("torn"), 6, store="file")
     plan = Plan(6, "a", 60, kill_at=("note the end.before", 30))
     assert trial.use(plan).was_killed
     wal = (trial.place.directory / WAL).read_bytes()
@@ -155,3 +155,27 @@ def test_a_buffer_goes_on_after_a_torn_write(
         assert trial.use(Plan(length, "later", 20)).code == 0
         trial.check(trial.look())
         trial.delete()
+
+
+@pytest.mark.parametrize("rest", ["missing", "zeros"])
+def test_a_buffer_goes_on_after_a_torn_commit_of_the_file_store(
+    tmp_path: Path, rest: str, size: Size, chance: Random
+) -> None:
+    """What of the state was not committed comes from the log."""
+    trial = make(tmp_path, chance.randrange(2**32), store="file")
+    # The last commit is the last record of the journal.
+    trial.use(Plan(trial.seed, "a", 60, kill_at=("commit.after", 2)))
+    (journal,) = (trial.place.directory / "state").glob("journal-*")
+    start = journal.read_bytes().rindex(b"RLJR")
+    end = journal.stat().st_size
+    for length in chance.sample(range(start, end), max(4, size.cuts // 10)):
+        directory = tmp_path / "torn"
+        shutil.copytree(trial.place.directory, directory)
+        cut(directory / "state" / journal.name, length)
+        if rest == "zeros":
+            cut(directory / "state" / journal.name, end)
+        place = replace(trial.place, directory=directory)
+        torn = Trial(place, trial.seed, deepcopy(trial.history))
+        torn.check(torn.look(close=True))
+        torn.check(torn.look())
+        torn.delete()
