@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import batches, embedded_add, rpc_search, stores
+from bench import batches, embedded_add, rpc_search, startup, stores
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
         "kafka_batches": _kafka_batches,
         "rpc_search": rpc_search.run,
         "stores": stores.run,
+        "startup": startup.run,
     }
     chosen = sys.argv[1:] or list(benchmarks)
     unknown = set(chosen) - set(benchmarks)

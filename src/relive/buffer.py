@@ -11,7 +11,16 @@ from pathlib import Path
 from types import TracebackType
 
 from relive.config import BufferConfig
-from relive.consumers import Backend, MemoryStore, Moment, StateStore, log_at, open_store
+from relive.consumers import (
+    MemoryStore,
+    Moment,
+    Recovered,
+    Snapshot,
+    Snapshots,
+    StateDirectory,
+    log_at,
+    recovering,
+)
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
@@ -106,21 +115,14 @@ class ExperienceBuffer:
 
         Raises:
             InvalidConfig: a setting contradicts the buffer, or the log URL makes no sense.
-            LogUnavailable, LogDamaged, LogReplaced, StoreError: it cannot be recovered.
+            LogUnavailable, LogDamaged, LogReplaced, StateUnrecoverable: it cannot be recovered.
         """
         config = config or BufferConfig()
         path = Path(path)
-        options = config.index_options()
         event_log = _open_or_create(f"file:{path}" if log is None else log)
         engine = None
         try:
-            engine = Engine(
-                event_log,
-                _store(path, config.persistence_backend),
-                options,
-                poison_limit=config.poison_limit,
-            )
-            engine.start()
+            engine = _recovered_engine(path, config, event_log)
             _put_in_force(config, event_log, engine)
         except BaseException:
             if engine is not None:
@@ -329,6 +331,19 @@ class ExperienceBuffer:
         self._check_open()
         self._engine.flush()
 
+    def snapshot(self) -> Snapshot:
+        """Take a snapshot of everything acknowledged so far; writes and reads go on meanwhile.
+
+        Returns:
+            its path, positions and digest.
+
+        Raises:
+            StoreInUse: another process owns the state, and takes its snapshots.
+            SnapshotError: it could not be written.
+        """
+        self._check_open()
+        return self._engine.snapshot()
+
     def close(self) -> None:
         """Flush and close. Safe to call twice."""
         if not self._closed:
@@ -494,12 +509,34 @@ def _open_or_create(url: str) -> EventLog:
         return open_log(url, create=True)
 
 
-def _store(path: Path, backend: Backend) -> StateStore:
-    try:
-        return open_store(path / "state", backend)
-    except StoreInUse:
-        # The log is all that processes share: this one folds it for itself.
-        return MemoryStore()
+def _recovered_engine(path: Path, config: BufferConfig, event_log: EventLog) -> Engine:
+    options, snapshots = config.index_options(), config.snapshot_options(path)
+    directory = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
+
+    def recover() -> Recovered:
+        try:
+            return directory.recover(event_log)
+        except StoreInUse:
+            # Log and snapshots are all that processes share: this one folds for itself.
+            return directory.read_only(event_log)
+
+    def started(found: Recovered) -> Engine:
+        engine = Engine(
+            event_log,
+            found.store,
+            options,
+            poison_limit=config.poison_limit,
+            recovered=found,
+            snapshots=snapshots,
+        )
+        try:
+            engine.start()
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    return recovering(recover, started)
 
 
 def _put_in_force(config: BufferConfig, event_log: EventLog, engine: Engine) -> None:

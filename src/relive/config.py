@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from relive.consumers import Backend
+from relive.consumers import Backend, SnapshotOptions
 from relive.core.embedding import EmbeddingSpace, HybridMode, Metric
 from relive.core.settings import (
     MAX_DIM,
@@ -59,8 +59,13 @@ class BufferConfig(BaseSettings):
         persistence_backend: what the state is kept in, `lmdb` or `file`. To change it, remove the
             `state` directory: the log rebuilds it.
         persistence_path: directory of the state, for services; a buffer is opened with its path.
-        snapshot_interval: least events between snapshots; this version recovers from store and
-            log alone.
+        snapshot_interval: events after which a snapshot of the state is taken, but not before the
+            log has grown by as much as the last one wrote.
+        snapshot_path: directory of the snapshots; `snapshots` in the state's by default. Machines
+            that share one recover from each other's.
+        max_snapshots: how many stay.
+        log_retention_events: records of each partition that stay in the log; older ones are
+            removed once the oldest snapshot has what they gave. None keeps all.
         poison_limit: stop after this many records in a row that cannot be folded.
 
     Raises:
@@ -91,6 +96,9 @@ class BufferConfig(BaseSettings):
     persistence_backend: Backend = "lmdb"
     persistence_path: Path = Path("relive-data")
     snapshot_interval: Annotated[int, Field(ge=1)] = 100
+    snapshot_path: Path | None = None
+    max_snapshots: Annotated[int, Field(ge=1)] = 3
+    log_retention_events: Annotated[int, Field(ge=0)] | None = None
     poison_limit: Annotated[int, Field(ge=1)] = 1_000
 
     def __init__(self, **values: Any) -> None:
@@ -144,6 +152,15 @@ class BufferConfig(BaseSettings):
             visual_weight=self.visual_weight,
             text_weight=self.text_weight,
             record_retrievals=self.record_retrievals,
+        )
+
+    def snapshot_options(self, directory: Path) -> SnapshotOptions:
+        """When snapshots of the state in a directory are taken, and where they lie."""
+        return SnapshotOptions(
+            directory=self.snapshot_path or directory / "snapshots",
+            interval=self.snapshot_interval,
+            keep=self.max_snapshots,
+            log_retention_events=self.log_retention_events,
         )
 
     def settings(self, partitions: int, known: Settings | None = None) -> Settings:

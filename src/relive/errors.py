@@ -151,6 +151,29 @@ class LogGap(LogError):
         )
 
 
+class StateUnrecoverable(LogGap):
+    """Raised when the log's beginning was removed, and nothing holds the state it gave.
+
+    Attributes:
+        partition, position, first, end: as for `LogGap`.
+        passed_over: the states that were looked at, and why each was of no use.
+    """
+
+    def __init__(self, partition: int, first: int, end: int, passed_over: Sequence[str]) -> None:
+        super().__init__(partition, 0, first, end)
+        self.passed_over = tuple(passed_over)
+        found = "; ".join(passed_over) or "there is neither a state nor a snapshot"
+        self.args = (
+            f"partition {partition}: positions 0 to {first - 1} were removed from the log, and "
+            f"nothing holds the state they gave: {found}. Put a snapshot at or after {first} back "
+            "into snapshot_path",
+        )
+
+
+class TrimRefused(LogError):
+    """Raised when the log may not be trimmed: no snapshot holds what would be removed."""
+
+
 class LogReplaced(LogError):
     """Raised when the log was deleted and made again: its positions mean something else now."""
 
@@ -246,6 +269,18 @@ class StoreDamaged(StoreError):
         super().__init__(
             f"{where}: {problem}; remove {path.parent} to have the state rebuilt from the log"
         )
+
+
+class StateDamaged(StoreError):
+    """Raised when the state in a store is not the one that was committed; reopening recovers."""
+
+
+class SnapshotError(ReliveError):
+    """Raised when a snapshot cannot be written or read."""
+
+
+class SnapshotUnsound(SnapshotError):
+    """Raised when a snapshot is damaged, incomplete, or not one that this program can use."""
 
 
 def shown(value: object, limit: int = 80) -> str:

@@ -25,6 +25,14 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (config.faiss_backend, config.faiss_n_probes) == ("gpu", 10)
     assert config.faiss_use_gpu_fallback
     assert (config.persistence_backend, config.snapshot_interval) == ("lmdb", 100)
+    assert (config.max_snapshots, config.log_retention_events) == (3, None)
+
+
+def test_snapshots_lie_beside_the_state_unless_told_otherwise(tmp_path: Path) -> None:
+    assert BufferConfig().snapshot_options(tmp_path).directory == tmp_path / "snapshots"
+    elsewhere = BufferConfig(snapshot_path=tmp_path / "shared", max_snapshots=7)
+    options = elsewhere.snapshot_options(tmp_path / "one")
+    assert (options.directory, options.keep) == (tmp_path / "shared", 7)
 
 
 @pytest.mark.parametrize(
@@ -59,6 +67,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ({"persistence_backend": "redis"}, "persistence_backend"),
         ({"persistence_backend": "LMDB"}, "persistence_backend"),
         ({"snapshot_interval": 0}, "snapshot_interval"),
+        ({"max_snapshots": 0}, "max_snapshots"),
+        ({"log_retention_events": -1}, "log_retention_events"),
         ({"record_retrievals": "perhaps"}, "record_retrievals"),
         ({"capacty": 5}, "capacty"),
     ],

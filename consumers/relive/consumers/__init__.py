@@ -1,4 +1,4 @@
-"""From the log to durable state: materializer and state stores; the state of the past."""
+"""From the log to durable state: materializer, stores, snapshots, recovery; the past."""
 
 from relive.consumers.file_store import FileStore
 from relive.consumers.lmdb_store import LmdbStore
@@ -6,6 +6,9 @@ from relive.consumers.materializer import POISON_LIMIT, Materializer
 from relive.consumers.memory_store import MemoryStore
 from relive.consumers.opening import Backend, open_kept_store, open_store
 from relive.consumers.overlay_store import OverlayStore
+from relive.consumers.recovery import Recovered, StateDirectory, recovering
+from relive.consumers.snapshots import Snapshot, Snapshots
+from relive.consumers.snapshotter import SnapshotOptions, Snapshotter
 from relive.consumers.store import DiskUse, StateStore
 from relive.consumers.store_check import Verdict, verify_store
 from relive.consumers.time_travel import Moment, log_at, replay, state_at
@@ -20,11 +23,18 @@ __all__ = [
     "MemoryStore",
     "Moment",
     "OverlayStore",
+    "Recovered",
+    "Snapshot",
+    "SnapshotOptions",
+    "Snapshots",
+    "Snapshotter",
+    "StateDirectory",
     "StateStore",
     "Verdict",
     "log_at",
     "open_kept_store",
     "open_store",
+    "recovering",
     "replay",
     "state_at",
     "verify_store",

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
+from relive.consumers.committed import Committed, commit_entry, committed_now, last_committed
+from relive.consumers.recovery import Recovered
 from relive.consumers.store import StateStore
 from relive.core.fold import Change, Quarantined, fold
 from relive.core.partition import partition_of
+from relive.core.results import Recovery, StateSource
 from relive.core.row import Row
-from relive.core.state import PartitionState, combined_digest, stored_partitions
-from relive.core.tail import Table, Tail
+from relive.core.state import PartitionState, combined_digest
+from relive.core.tail import KeyValues, Table, Tail
 from relive.errors import (
     ConsumerStopped,
     LogGap,
@@ -26,6 +29,8 @@ from relive.errors import (
     LogUnavailable,
     NotCaughtUp,
     ReliveError,
+    StateDamaged,
+    StoreDamaged,
     StoreError,
     StoreFull,
 )
@@ -39,7 +44,6 @@ Follower: TypeAlias = Callable[[Sequence[Change], Mapping[int, int]], None]
 
 POISON_LIMIT = 1_000
 
-_IDENTITY_KEY = b"log identity"
 _BATCH_RECORDS = 1_000
 _FOLLOW_WAIT_S = 0.25
 
@@ -64,6 +68,7 @@ class Materializer:
         commit_within_s: longest time a folded record waits for its commit, while following.
         poison_limit: stop after this many records in a row that cannot be folded: then it is more
             likely this program that is wrong than they are.
+        recovered: how the store was come by; see `relive.consumers.recovery`.
 
     Raises:
         LogReplaced: the state was made from another log.
@@ -79,15 +84,24 @@ class Materializer:
         commit_every: int = 5_000,
         commit_within_s: float = 1.0,
         poison_limit: int = POISON_LIMIT,
+        recovered: Recovered | None = None,
     ) -> None:
         self._log_read = log
         self._store = store
+        self._recovered = recovered
+        self._recovery: Recovery | None = None
+        self._opened_s = time.monotonic()
         self._follower = follower
         self._commit_every = commit_every
         self._commit_within_s = commit_within_s
         self._poison_limit = poison_limit
-        self._tail = Tail(store)
-        self._bind_identity()
+        self._tail = Tail(_Watched(store, self._state_damaged))
+        self._stopped: ReliveError | None = None
+        self._identity = log.identity()
+        self._committed = last_committed(self._tail)
+        self._check_fits(self._committed)
+        self._log_bytes = self._committed.log_bytes if self._committed else 0
+        self._folded = 0
         self._states = [
             PartitionState(self._tail, partition, log.partitions)
             for partition in range(log.partitions)
@@ -102,7 +116,6 @@ class Materializer:
         # Of the records in a row that could not be folded: how many, and from where to where.
         self._poison_in_a_row = 0
         self._poisoned: dict[int, tuple[int, int]] = {}
-        self._stopped: ReliveError | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -122,6 +135,20 @@ class Materializer:
         """The next position to fold, of every partition."""
         return {state.partition: state.position for state in self._states}
 
+    @property
+    def committed(self) -> Committed | None:
+        """What the last commit said; None before the first."""
+        return self._committed
+
+    @property
+    def recovery(self) -> Recovery | None:
+        """What opening found and did; None until `recover` has ended."""
+        return self._recovery
+
+    def log_bytes(self) -> int:
+        """Of all keys and values folded since the log began."""
+        return self._log_bytes
+
     def digest(self) -> str:
         """The digest of the state at the current positions."""
         with self._lock:
@@ -138,6 +165,25 @@ class Materializer:
         return self._states[partition_of(experience_id, len(self._states))].row(experience_id)
 
     # Folding
+
+    def recover(self, timeout_s: float = 3_600.0) -> Recovery:
+        """Fold everything that is in the log by now; says on what, and what it took.
+
+        Raises:
+            NotCaughtUp, ConsumerStopped, LogUnavailable: see `catch_up`.
+        """
+        found, had = self._recovered, self._committed
+        before = self._folded
+        self.catch_up(timeout_s=timeout_s)
+        self._recovery = Recovery(
+            source=found.source if found else StateSource.STORE if had else StateSource.LOG,
+            positions=dict(had.positions) if had else dict.fromkeys(self.positions(), 0),
+            passed_over=found.passed_over if found else (),
+            events_replayed=self._folded - before,
+            seconds=time.monotonic() - (found.started_s if found else self._opened_s),
+        )
+        _say(self._recovery)
+        return self._recovery
 
     def offer(self, records: Sequence[Record], events: Sequence[ExperienceRecorded]) -> None:
         """Hand over records that this process appended, so that they need not be read back.
@@ -189,9 +235,12 @@ class Materializer:
 
     def start(self) -> None:
         """Follow the log in a thread of its own until closed."""
-        with self._lock:  # whoever closes it meanwhile must not join a thread that has not started
-            self._thread = threading.Thread(target=self._follow, name="relive-fold", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if not self._closing.is_set():
+                self._thread = threading.Thread(
+                    target=self._follow, name="relive-fold", daemon=True
+                )
+                self._thread.start()
 
     def commit(self) -> None:
         """Make the state durable at the current positions.
@@ -199,15 +248,20 @@ class Materializer:
         Raises:
             StoreError: it could not be written; the state in memory is unchanged. If it is
                 StoreFull, it may be tried again.
+            ConsumerStopped: folding has stopped; what is in memory may be half an event.
         """
         with self._lock:
+            self._check_running()
             if not self._uncommitted:
                 return
             for state in self._states:
                 state.save()
+            committed = committed_now(self._identity, self._states, self._log_bytes)
+            self._tail.put(Table.META, *commit_entry(committed))
             self._store.commit(self._tail.changes)
             self._tail.clear()
             self._uncommitted = 0
+            self._committed = committed
 
     def close(self) -> None:
         """Commit and stop. Safe to call twice."""
@@ -248,8 +302,7 @@ class Materializer:
                 self._stop(error)
 
     def _read(self, positions: Mapping[int, int], wait_s: float) -> list[Record]:
-        if self._stopped is not None:
-            raise ConsumerStopped(f"folding has stopped: {self._stopped}") from self._stopped
+        self._check_running()
         return self._log_read.read(positions, _BATCH_RECORDS, wait_s)
 
     def _fold_offered(self) -> int:
@@ -268,8 +321,7 @@ class Materializer:
 
     def _fold(self, records: Sequence[Record]) -> None:
         """Fold the records that are not folded yet; another thread may have read them too."""
-        if self._stopped is not None:
-            raise ConsumerStopped(f"folding has stopped: {self._stopped}") from self._stopped
+        self._check_running()
         if self._uncommitted >= self._commit_every:
             self.commit()  # the last one found no room; more must not pile up in memory
         changes: list[Change] = []
@@ -282,11 +334,13 @@ class Materializer:
                     continue
                 caused = fold(state, record.value, record.position, known)
                 folded += 1
+                self._log_bytes += len(record.key) + len(record.value)
                 changes += caused
                 self._watch_for_poison(caused)
             if folded and self._follower is not None:
                 self._follower(changes, self.positions())
             self._followed = self.positions()
+            self._folded += folded
         except ReliveError as error:
             self._stop(error)
             raise ConsumerStopped(f"folding has stopped: {error}") from error
@@ -337,9 +391,22 @@ class Materializer:
             "(RELIVE_POISON_LIMIT) above their number"
         )
 
+    def _check_running(self) -> None:
+        if self._stopped is not None:
+            raise ConsumerStopped(f"folding has stopped: {self._stopped}") from self._stopped
+
     def _stop(self, error: ReliveError) -> None:
-        _log.error("folding has stopped: %s", error)
-        self._stopped = error
+        if self._stopped is None:
+            _log.error("folding has stopped: %s", error)
+            self._stopped = error
+
+    def _state_damaged(self, error: StoreError) -> StateDamaged:
+        """Stop, and see to it that the next opening does not trust the store."""
+        if self._recovered is not None:
+            self._recovered.condemn(error)
+        damaged = StateDamaged(f"{error}; open it again to recover from a snapshot or the log")
+        self._stop(damaged)
+        return damaged
 
     def _behind(self, target: Mapping[int, int]) -> dict[int, int]:
         followed = self._followed
@@ -366,20 +433,51 @@ class Materializer:
             ends[partition] = bounds.end
         return ends
 
-    def _bind_identity(self) -> None:
-        identity = self._log_read.identity()
-        known = self._tail.get(Table.META, _IDENTITY_KEY)
-        if known is None:
-            self._tail.put(Table.META, _IDENTITY_KEY, identity.encode())
-        elif known.decode() != identity:
-            raise LogReplaced(known.decode(), identity)
-        partitions = stored_partitions(self._tail)
-        if partitions is not None and partitions != self._log_read.partitions:
+    def _check_fits(self, committed: Committed | None) -> None:
+        if committed is None:
+            return
+        if committed.log != self._identity:
+            raise LogReplaced(committed.log, self._identity)
+        if len(committed.positions) != self._log_read.partitions:
             raise StoreError(
-                f"the state has {partitions} partitions, the log {self._log_read.partitions}; "
-                "the number is fixed when a log is made"
+                f"the state has {len(committed.positions)} partitions, the log "
+                f"{self._log_read.partitions}; the number is fixed when a log is made"
             )
+
+
+class _Watched:
+    """A store's tables, which tells of damage that a read meets with."""
+
+    def __init__(self, tables: KeyValues, damaged: Callable[[StoreError], StateDamaged]) -> None:
+        self._tables = tables
+        self._damaged = damaged
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        try:
+            return self._tables.get(table, key)
+        except (StateDamaged, StoreDamaged) as error:
+            raise self._damaged(error) from error
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            yield from self._tables.scan(table, start, stop)
+        except (StateDamaged, StoreDamaged) as error:
+            raise self._damaged(error) from error
 
 
 def _place(record: Record) -> tuple[int, int]:
     return record.partition, record.position
+
+
+def _say(recovery: Recovery) -> None:
+    """What was passed over is a warning: it is seen without any set-up of logging."""
+    for reason in recovery.passed_over:
+        _log.warning("recovery passed over %s", reason)
+    _log.log(
+        logging.WARNING if recovery.passed_over else logging.INFO,
+        "recovered from the %s at %s, replayed %d events, in %.2f s",
+        recovery.source,
+        dict(recovery.positions),
+        recovery.events_replayed,
+        recovery.seconds,
+    )

@@ -35,6 +35,11 @@ class MemoryStore:
                 else:
                     self._tables[table][key] = value
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for entries in self._tables.values():
+            entries.clear()
+
     def copy_to(self, directory: Path) -> None:
         raise StoreError(f"cannot copy the state to {directory}: it is in memory only")
 

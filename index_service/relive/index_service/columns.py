@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from relive.core.priority import FloatArray, priorities_at
-from relive.core.row import Row
+from relive.core.row import PriorityInputs, Row
 from relive.core.settings import PriorityWeights
+from relive.index_service.scan import IndexArray
 from relive.index_service.view import RowKey
 
 
@@ -27,15 +28,24 @@ class _PartitionColumns:
         self.live = np.zeros(room, dtype=bool)
 
     def extend(self, rows: Sequence[Row], weights: PriorityWeights) -> None:
-        if self.count + len(rows) > len(self.positions):
-            self._make_room(len(rows))
-        new = slice(self.count, self.count + len(rows))
+        new = self._new(len(rows))
         self.positions[new] = [row.position for row in rows]
         self.event_time_us[new] = [row.event_time_us for row in rows]
         self.ageless[new] = [row.ageless_priority(weights) for row in rows]
         self.factor[new] = [row.factor for row in rows]
+
+    def load(self, positions: IndexArray, inputs: PriorityInputs) -> None:
+        new = self._new(len(positions))
+        self.positions[new] = positions
+        self.event_time_us[new], self.ageless[new], self.factor[new] = inputs
+
+    def _new(self, count: int) -> slice:
+        if self.count + count > len(self.positions):
+            self._make_room(count)
+        new = slice(self.count, self.count + count)
         self.live[new] = True
-        self.count += len(rows)
+        self.count += count
+        return new
 
     def change(self, row: Row, weights: PriorityWeights) -> None:
         at = self._at(row.position)
@@ -75,6 +85,10 @@ class PriorityColumns:
             mine = [row for row in rows if row.partition == partition]
             if mine:
                 columns.extend(mine, weights)
+
+    def load(self, partition: int, positions: IndexArray, inputs: PriorityInputs) -> None:
+        """Add rows of one partition in bulk; as `extend` does."""
+        self._partitions[partition].load(positions, inputs)
 
     def change(self, row: Row, weights: PriorityWeights) -> None:
         """Put a row in place of its former self."""

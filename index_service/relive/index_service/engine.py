@@ -9,11 +9,18 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
 
 import numpy as np
 
-from relive.consumers import POISON_LIMIT, Materializer, StateStore
+from relive.consumers import (
+    POISON_LIMIT,
+    Materializer,
+    Recovered,
+    Snapshot,
+    SnapshotOptions,
+    Snapshotter,
+    StateStore,
+)
 from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
 from relive.core.experience import Experience, VectorLike, experience_from, is_number, vector_from
 from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
@@ -27,12 +34,13 @@ from relive.core.results import (
     SearchResult,
     positions_after,
 )
-from relive.core.row import Row
+from relive.core.row import Row, priority_inputs
 from relive.core.sampling import Draw, Strategy, draw
 from relive.core.settings import Settings
 from relive.core.state import Counters, PartitionState
-from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery
+from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
 from relive.index_service.columns import PriorityColumns
+from relive.index_service.payload_embeddings import embeddings_of
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.scan import Scanner, installed_scanner
 from relive.index_service.view import Index, RowKey, View
@@ -47,7 +55,8 @@ DEFAULT_TIMEOUT_S = 10.0
 # A row that is evicted between being found and being fetched makes the search run again. Adds
 # would have to overtake it this often for one to wait for the fold's lock.
 _FETCH_TRIES = 3
-_LOAD_ROWS = 1_000
+# Few enough that what is read of them stays in the cache.
+_LOAD_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,8 @@ class Engine:
         clock_us: microseconds since the epoch, for the priorities of a sample without a time.
         scanner: searches the rows; FAISS where it is installed.
         poison_limit: see `Materializer`.
+        recovered: how the store was come by.
+        snapshots: when to take them, if this process owns the recovered store.
 
     Raises:
         LogReplaced, StoreError: see `Materializer`.
@@ -90,6 +101,8 @@ class Engine:
         clock_us: Callable[[], int] = now_us,
         scanner: Scanner | None = None,
         poison_limit: int = POISON_LIMIT,
+        recovered: Recovered | None = None,
+        snapshots: SnapshotOptions | None = None,
     ) -> None:
         self._options = options or IndexOptions()
         self._event_log = log
@@ -97,7 +110,9 @@ class Engine:
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
         try:
-            self._materializer = Materializer(log, store, self._follow, poison_limit=poison_limit)
+            self._materializer = Materializer(
+                log, store, self._follow, poison_limit=poison_limit, recovered=recovered
+            )
             self._index = Index(self._space(0, 0))
             self._columns = PriorityColumns(log.partitions)
             self._load()
@@ -105,6 +120,11 @@ class Engine:
             store.close()
             raise
         self._recorder = RetrievalRecorder(log)
+        self._snapshotter: Snapshotter | None = None
+        if snapshots is not None and recovered is not None and recovered.owned:
+            self._snapshotter = Snapshotter(
+                self._materializer, store, log, recovered.backend, snapshots
+            )
         self._closed = False
 
     # Life
@@ -118,12 +138,14 @@ class Engine:
             ConsumerStopped, LogUnavailable: see `Materializer.catch_up`.
         """
         try:
-            self._materializer.catch_up(timeout_s=timeout_s)
+            self._materializer.recover(timeout_s)
         except ConsumerStopped:
             if isinstance(self._materializer.stopped, InvalidConfig):
                 raise self._materializer.stopped from None
             raise
         self._materializer.start()
+        if self._snapshotter is not None:
+            self._snapshotter.start()
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Record the retrievals made so far, fold them, and commit the state.
@@ -135,6 +157,19 @@ class Engine:
         self._materializer.catch_up(timeout_s=timeout_s)
         self._materializer.commit()
 
+    def snapshot(self) -> Snapshot:
+        """Take a snapshot of everything acknowledged so far.
+
+        Raises:
+            StoreInUse: another process owns the state, and takes its snapshots.
+            SnapshotError, StoreError: it could not be written.
+            LogUnavailable, NotCaughtUp, ConsumerStopped: see `flush`.
+        """
+        if self._snapshotter is None:
+            raise StoreInUse("another process owns the state, and takes its snapshots")
+        self.flush()
+        return self._snapshotter.take()
+
     def close(self) -> None:
         """Record what is waiting, commit, and stop. Safe to call twice."""
         if not self._closed:
@@ -142,6 +177,8 @@ class Engine:
             try:
                 self._recorder.close()
             finally:
+                if self._snapshotter is not None:
+                    self._snapshotter.close()
                 self._materializer.close()
 
     # State
@@ -239,6 +276,7 @@ class Engine:
                 positions=self.positions(),
                 digest=self._materializer.digest(),
                 backend=self._scanner.name,
+                recovery=self._materializer.recovery,
                 **{f.name: totals[f.name] for f in fields(BufferStats) if f.name in totals},
             )
 
@@ -379,12 +417,12 @@ class Engine:
             index = Index(self._space_of(states), self._index.view.epoch)
             columns = PriorityColumns(self.partitions)
             for state in states:
-                recorded = state.recorded()
-                while batch := list(islice(recorded, _LOAD_ROWS)):
-                    rows = [row for row, _ in batch]
-                    events = [_experience_recorded(payload) for _, payload in batch]
-                    index.apply(_keys(rows), _index_rows(index, events), [], self.positions())
-                    columns.extend(rows, state.settings.weights)
+                for some in state.recorded(_LOAD_ROWS):
+                    positions = np.array(some.positions, dtype=np.int64)
+                    embeddings = embeddings_of(some.payloads, index.view.space)
+                    index.load(state.partition, positions, embeddings)
+                    inputs = priority_inputs(some.packed, state.settings.weights)
+                    columns.load(state.partition, positions, inputs)
             index.apply([], _index_rows(index, []), [], self.positions())
             self._index, self._columns = index, columns
 

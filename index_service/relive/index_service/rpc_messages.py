@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -13,9 +14,11 @@ from relive.core.results import (
     Hit,
     MinPositions,
     Positions,
+    Recovery,
     SampleBatch,
     SampledItem,
     SearchResult,
+    StateSource,
     Token,
     positions_after,
 )
@@ -36,7 +39,9 @@ _OPTIONAL = (
     "timestamp",
     "priority",
 )
-_STATS = tuple(name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name != "basis")
+_STATS = tuple(
+    name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name not in ("basis", "recovery")
+)
 
 
 def fill(message: Any, experience: Experience) -> None:
@@ -161,8 +166,11 @@ def sample_batch(reply: Any) -> SampleBatch:
 
 def stats_reply(stats: BufferStats) -> Any:
     """The reply of the statistics."""
+    found = stats.recovery
     return pb.StatsReply(
-        basis=basis(stats.positions, stats.epoch), **{name: getattr(stats, name) for name in _STATS}
+        basis=basis(stats.positions, stats.epoch),
+        recovery=None if found is None else pb.Recovery(**asdict(found)),
+        **{name: getattr(stats, name) for name in _STATS},
     )
 
 
@@ -171,7 +179,18 @@ def buffer_stats(reply: Any) -> BufferStats:
     return BufferStats(
         epoch=reply.basis.epoch,
         positions=dict(reply.basis.positions),
+        recovery=_recovery(reply.recovery) if reply.HasField("recovery") else None,
         **{name: getattr(reply, name) for name in _STATS},
+    )
+
+
+def _recovery(message: Any) -> Recovery:
+    return Recovery(
+        source=StateSource(message.source),
+        positions=dict(message.positions),
+        passed_over=tuple(message.passed_over),
+        events_replayed=message.events_replayed,
+        seconds=message.seconds,
     )
 
 

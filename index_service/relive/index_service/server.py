@@ -19,7 +19,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from relive.consumers import Backend, open_store
+from relive.consumers import Backend, SnapshotOptions, Snapshots, StateDirectory, recovering
 from relive.core.settings import Settings
 from relive.errors import (
     BufferClosed,
@@ -348,6 +348,9 @@ class ServeConfig(Protocol):
     def settings(self, partitions: int, known: Settings | None = None) -> Settings:
         """What is known, changed to what is set explicitly."""
 
+    def snapshot_options(self, directory: Path) -> SnapshotOptions:
+        """When snapshots of the state in a directory are taken, and where they lie."""
+
 
 # Of an event's fields, those before say where it comes from and why.
 _SETTINGS_START = SettingsChanged._fields.index("reason") + 1
@@ -384,17 +387,24 @@ def serve(
 
     Raises:
         InvalidConfig: an explicit setting contradicts the log, or see `IndexServer`.
-        LogMissing, LogUnavailable, LogReplaced, StoreError: it cannot be recovered.
+        LogMissing, LogUnavailable, LogReplaced, StoreInUse, StateUnrecoverable: it cannot be
+            recovered.
     """
-    options = config.index_options()
+    options, snapshots = config.index_options(), config.snapshot_options(path)
+    state = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
     event_log = open_log(f"file:{path}" if log is None else log, create=create)
     try:
         server = IndexServer(
-            lambda: Engine(
-                event_log,
-                open_store(path / "state", config.persistence_backend),
-                options,
-                poison_limit=config.poison_limit,
+            lambda: recovering(
+                lambda: state.recover(event_log),
+                lambda found: Engine(
+                    event_log,
+                    found.store,
+                    options,
+                    poison_limit=config.poison_limit,
+                    recovered=found,
+                    snapshots=snapshots,
+                ),
             ),
             event_log,
             listen=listen,
@@ -402,11 +412,11 @@ def serve(
             max_workers=max_workers,
             max_message_bytes=max_message_bytes,
         )
-        with _signals() as stop, ThreadPoolExecutor(1) as recovering:
+        with _signals() as stop, ThreadPoolExecutor(1) as background:
             server.start()
             try:
                 on_listening(server.address)
-                recovery = recovering.submit(_recover, server, config, stop)
+                recovery = background.submit(_recover, server, config, stop)
                 stop.wait()
             finally:
                 server.close(grace_s)

@@ -8,13 +8,15 @@ a whole; a reader takes the current one by reading one attribute.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import islice, repeat
+from typing import NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from relive.core.embedding import EmbeddingSpace, Query
+from relive.core.embedding import Embeddings, EmbeddingSpace, Query
 from relive.index_service.scan import BoolArray, Float32Array, IndexArray, Scanner
 
 CHUNK_ROWS = 8_192
@@ -189,24 +191,49 @@ class Index:
             len(self._where),
         )
 
+    def load(self, partition: int, positions: IndexArray, embeddings: Embeddings) -> None:
+        """Add rows of one partition in bulk; the next `apply` publishes them.
+
+        Args:
+            partition: of all of them.
+            positions: int64 of shape (n,).
+            embeddings: of n experiences.
+        """
+        keys = cast(Iterator[RowKey], zip(repeat(partition), positions.tolist(), strict=False))
+        for some, rows in self._rooms(len(positions)):
+            self.view.space.fill(rows, embeddings.some(some))
+            self._take(list(islice(keys, len(rows))), partition, positions[some])
+
     def _append(self, keys: Sequence[RowKey], rows: Float32Array) -> None:
+        for some, room in self._rooms(len(keys)):
+            room[:] = rows[some]
+            partitions, positions = zip(*keys[some], strict=True)
+            self._take(keys[some], partitions, positions)
+
+    def _rooms(self, count: int) -> Iterator[tuple[slice, Float32Array]]:
+        """Which rows of so many go where next: into the last chunk, a new one if that is full."""
         done = 0
-        while done < len(keys):
+        while done < count:
             if not self._segments or self._segments[-1].stop == CHUNK_ROWS:
                 chunk = Chunk.empty(self.view.space.width)
                 self._segments.append(Segment(chunk, 0, 0, None, 0, 0.0))
-            room = CHUNK_ROWS - self._segments[-1].stop
-            self._fill_last(keys[done : done + room], rows[done : done + room])
+            start = self._segments[-1].stop
+            room = min(CHUNK_ROWS - start, count - done)
+            matrix = self._segments[-1].chunk.matrix
+            yield slice(done, done + room), matrix[start : start + room]
             done += room
 
-    def _fill_last(self, keys: Sequence[RowKey], rows: Float32Array) -> None:
+    def _take(
+        self, keys: Sequence[RowKey], partitions: npt.ArrayLike, positions: npt.ArrayLike
+    ) -> None:
+        """Count the rows that were put into the last chunk."""
         segment = self._segments[-1]
         chunk, start, stop = segment.chunk, segment.stop, segment.stop + len(keys)
-        chunk.matrix[start:stop] = rows
-        chunk.partitions[start:stop] = [key.partition for key in keys]
-        chunk.positions[start:stop] = [key.position for key in keys]
+        rows = chunk.matrix[start:stop]
+        chunk.partitions[start:stop] = partitions
+        chunk.positions[start:stop] = positions
         last = len(self._segments) - 1
-        self._where.update((key, (last, start + at)) for at, key in enumerate(keys))
+        self._where.update(zip(keys, zip(repeat(last), range(start, stop)), strict=False))
         live = segment.live
         self._segments[-1] = Segment(
             chunk,

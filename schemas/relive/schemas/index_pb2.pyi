@@ -167,7 +167,7 @@ class StatsRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend")
+    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +184,7 @@ class StatsReply(_message.Message):
     RETRIEVALS_LOST_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     BACKEND_FIELD_NUMBER: _ClassVar[int]
+    RECOVERY_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     size: int
     capacity: int
@@ -200,7 +201,29 @@ class StatsReply(_message.Message):
     retrievals_lost: int
     digest: str
     backend: str
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ...) -> None: ...
+    recovery: Recovery
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ...) -> None: ...
+
+class Recovery(_message.Message):
+    __slots__ = ("source", "positions", "passed_over", "events_replayed", "seconds")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    PASSED_OVER_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    positions: _containers.ScalarMap[int, int]
+    passed_over: _containers.RepeatedScalarFieldContainer[str]
+    events_replayed: int
+    seconds: float
+    def __init__(self, source: _Optional[str] = ..., positions: _Optional[_Mapping[int, int]] = ..., passed_over: _Optional[_Iterable[str]] = ..., events_replayed: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Experience(_message.Message):
     __slots__ = ("id", "visual", "text", "question", "trajectory", "total_reward", "model_confidence", "final_answer", "metadata", "initial_priority", "episode_id", "step", "input_uri", "input_sha256", "timestamp", "retrieval_count", "success_count", "success_rate", "priority")

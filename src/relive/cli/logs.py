@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -18,6 +19,8 @@ from relive.errors import InvalidConfig, LogMissing, LogsDiffer
 from relive.log import Bounds, EventLog, LogPrefix, log_now, open_log
 from relive.log.copy import copy_log
 from relive.producers.compose import Composer
+
+_log = logging.getLogger(__name__)
 
 log_app = typer.Typer(help="Make, look at and copy event logs.", no_args_is_help=True)
 
@@ -54,19 +57,11 @@ def create(
         )
     event_log = open_log(url, create=True, partitions=partitions, replication=replication)
     try:
-        materializer = Materializer(event_log, MemoryStore())
-        materializer.catch_up()
-        known = materializer.states[0].settings if any(materializer.positions().values()) else None
-        wanted = settings.settings(event_log.partitions, known)
-        if wanted != known:
-            reason = "relive log create"
-            event_log.append(Composer().settings_records(wanted, event_log.partitions, reason))
-        materializer.close()
         result = {
             "log": url,
             "identity": event_log.identity(),
             "partitions": event_log.partitions,
-            "changed": wanted != known,
+            "changed": _put_in_force(settings, event_log),
         }
     finally:
         event_log.close()
@@ -143,6 +138,21 @@ def copy(
         result,
         f"{copied.appended} records copied, {copied.found} were there; both give digest {digest}",
     )
+
+
+def _put_in_force(config: BufferConfig, log: EventLog) -> bool:
+    """Whether the log had other settings, or none."""
+    if any(log.bounds(partition).first for partition in range(log.partitions)):
+        _log.warning("the log's beginning was removed: its settings stay as they are")
+        return False
+    materializer = Materializer(log, MemoryStore())
+    materializer.catch_up()
+    known = materializer.states[0].settings if any(materializer.positions().values()) else None
+    materializer.close()
+    wanted = config.settings(log.partitions, known)
+    if wanted != known:
+        log.append(Composer().settings_records(wanted, log.partitions, "relive log create"))
+    return wanted != known
 
 
 def _partition(log: EventLog, partition: int) -> dict[str, Any]:

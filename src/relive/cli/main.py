@@ -12,6 +12,7 @@ from relive.cli import events, reads, replays, services
 from relive.cli.logs import log_app
 from relive.cli.output import end_with, end_with_usage
 from relive.cli.quarantine import quarantine_app
+from relive.cli.snapshots import snapshot_app, trim_log
 from relive.errors import ReliveError
 
 app = typer.Typer(
@@ -34,8 +35,10 @@ for _command in (
     replays.verify,
 ):
     app.command()(_command)
+log_app.command("trim")(trim_log)
 app.add_typer(log_app, name="log")
 app.add_typer(quarantine_app, name="quarantine")
+app.add_typer(snapshot_app, name="snapshot")
 
 # What typer raises for a command line that makes no sense; its base class has no public name.
 _UsageProblem = cast(type[Exception], typer.BadParameter.__mro__[2])

@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 from relive.cli.demo import run_demo
+from relive.cli.kept_state import kept_state
 from relive.cli.options import AsJson, ConfigFile, LogUrl, StatePath
 from relive.cli.output import print_result, print_state
 from relive.cli.stopping import stop_signal
 from relive.config import BufferConfig
-from relive.consumers import Materializer, open_store
 from relive.log import open_log
 
 
@@ -95,21 +95,17 @@ def materialize(
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
     event_log = open_log(log)
     try:
-        store = open_store(directory / "state", settings.persistence_backend)
-        materializer = Materializer(event_log, store, poison_limit=settings.poison_limit)
-        try:
-            materializer.catch_up(timeout_s=3_600.0)
+        with kept_state(event_log, directory, settings) as (materializer, snapshotter):
             print_state(materializer, "caught up", as_json)
             if not once:
                 materializer.start()
+                snapshotter.start()
                 while not stop.wait(0.5) and materializer.stopped is None:
                     pass
             if materializer.stopped is not None:
                 raise materializer.stopped
             materializer.commit()
             print_state(materializer, "stopped", as_json)
-        finally:
-            materializer.close()
     finally:
         event_log.close()
 

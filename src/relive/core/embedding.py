@@ -14,9 +14,10 @@ would count twice, 0.7 and 0.3 as 0.84 and 0.16.) A query's own weights scale it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from relive.errors import InvalidConfig, InvalidQuery
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 
 # Numbers that einsum works through at a time; where that is less than a row, rows run together.
 _EINSUM_BUFFER = 8_192
@@ -33,6 +35,8 @@ _EINSUM_BUFFER = 8_192
 # Numbers that are made into rows at a time: temporary arrays of more than 128 kB are fresh memory
 # from the system every time, and rows of 768 numbers take twice as long.
 _AT_ONCE = 12_288
+# Where such an array is used again, what counts is that it stays in the cache.
+_AGAIN_AT_ONCE = 49_152
 
 
 class Metric(StrEnum):
@@ -63,6 +67,23 @@ class Query:
     scan: Float32Array
     scan_norm: float
     exact: Callable[[Float32Array], Float64Array]
+
+
+class Embeddings(NamedTuple):
+    """The embeddings of n experiences.
+
+    Attributes:
+        visual, text: float32 of shape (n, dim); zeros where one is missing.
+        given: of shape (2, n), which are not missing.
+    """
+
+    visual: Float32Array
+    text: Float32Array
+    given: BoolArray
+
+    def some(self, at: slice) -> Embeddings:
+        """Those of some of the experiences."""
+        return Embeddings(self.visual[at], self.text[at], self.given[:, at])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,34 +135,47 @@ class EmbeddingSpace:
     ) -> Float32Array:
         """The index rows of experiences: float32 of shape (n, width)."""
         rows = np.empty((len(visual), self.width), dtype=np.float32)
-        at_once = max(1, _AT_ONCE // max(1, self.visual_dim, self.text_dim))
-        for start in range(0, len(visual), at_once):
-            some = slice(start, start + at_once)
-            self._fill(rows[some], visual[some], text[some])
+        for some in self._blocks(len(rows), _AT_ONCE):
+            parts = visual[some], text[some]
+            halves = _stacked(parts[0], self.visual_dim), _stacked(parts[1], self.text_dim)
+            given = np.array([[vector is not None for vector in part] for part in parts])
+            self._fill(rows[some], halves, given)
         return rows
 
+    def fill(self, rows: Float32Array, embeddings: Embeddings) -> None:
+        """Put the index rows of n experiences into float32 of shape (n, width)."""
+        room: tuple[Float64Array, Float64Array] | None = None
+        for some in self._blocks(len(rows), _AGAIN_AT_ONCE):
+            visual, text, given = embeddings.visual[some], embeddings.text[some], embeddings.given
+            if room is None:
+                room = np.empty(visual.shape), np.empty(text.shape)
+            halves = room[0][: len(visual)], room[1][: len(text)]
+            halves[0][:], halves[1][:] = visual, text
+            self._fill(rows[some], halves, given[:, some])
+
+    def _blocks(self, count: int, numbers: int) -> Iterator[slice]:
+        at_once = max(1, numbers // max(1, self.visual_dim, self.text_dim))
+        return (slice(start, start + at_once) for start in range(0, count, at_once))
+
     def _fill(
-        self,
-        rows: Float32Array,
-        visual: Sequence[Float32Array | None],
-        text: Sequence[Float32Array | None],
+        self, rows: Float32Array, halves: tuple[Float64Array, Float64Array], given: BoolArray
     ) -> None:
-        halves = _stacked(visual, self.visual_dim), _stacked(text, self.text_dim)
+        """Put index rows in place; what the halves are afterwards is of no use."""
         if self.metric is Metric.COSINE:
             halves = _unit_rows(halves[0]), _unit_rows(halves[1])
         parts = list(zip(self._scales, halves, strict=True))
         if self.mode is HybridMode.AVERAGE:
-            given = [[half is not None for half in visual], [half is not None for half in text]]
-            parts = [(1.0, self._average_rows(halves, np.array(given)))]
+            parts = [(1.0, self._average_rows(halves, given))]
         at = 0
         for place, (scale, half) in enumerate(parts):
-            rows[:, at : at + half.shape[1]] = scale * half
-            at += half.shape[1]
             if self.metric is Metric.EUCLIDEAN:
                 rows[:, self.vector_width + place] = _squared_lengths(half)
+            np.multiply(half, scale, out=half)
+            rows[:, at : at + half.shape[1]] = half
+            at += half.shape[1]
 
     def _average_rows(
-        self, halves: tuple[Float64Array, Float64Array], given: npt.NDArray[np.bool_]
+        self, halves: tuple[Float64Array, Float64Array], given: BoolArray
     ) -> Float64Array:
         weights = np.array(self._weights(None, None))[:, None] * given
         total = np.zeros((given.shape[1], self.vector_width))
@@ -323,9 +357,11 @@ def _stacked(vectors: Sequence[Float32Array | None], dim: int) -> Float64Array:
 
 
 def _unit_rows(rows: Float64Array) -> Float64Array:
+    """The same array, each row of length 1, or 0 where it was 0."""
     lengths = np.sqrt(_squared_lengths(rows))
-    unit: Float64Array = rows / np.where(lengths > 0.0, lengths, 1.0)[:, None]
-    return unit
+    lengths[lengths == 0.0] = 1.0
+    np.divide(rows, lengths[:, None], out=rows)
+    return rows
 
 
 def _unit(vector: Float64Array) -> Float64Array:

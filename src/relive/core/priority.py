@@ -40,6 +40,20 @@ def value_factor(outcomes: int, success_rate: float) -> float:
     return UNSUCCESSFUL_FACTOR + SUCCESS_SHARE * success_rate if outcomes else 1.0
 
 
+def ageless_priorities(
+    weights: PriorityWeights, given: FloatArray, confidence: FloatArray, total_reward: FloatArray
+) -> FloatArray:
+    """`ageless_priority` of many; `given` is NaN where there is none."""
+    with np.errstate(over="ignore"):  # as for one, the largest number is the end
+        ageless = weights.confidence * (1.0 - confidence) + weights.reward * np.abs(total_reward)
+    return np.where(np.isnan(given), np.minimum(ageless, sys.float_info.max), given)
+
+
+def value_factors(outcomes: npt.NDArray[np.uint32], success_rate: FloatArray) -> FloatArray:
+    """`value_factor` of many."""
+    return np.where(outcomes > 0, UNSUCCESSFUL_FACTOR + SUCCESS_SHARE * success_rate, 1.0)
+
+
 def priorities_at(
     weights: PriorityWeights,
     ageless: FloatArray,

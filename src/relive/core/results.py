@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
 
 from relive.core.experience import Experience
@@ -134,6 +135,33 @@ class SampleBatch:
         return self.items[at]
 
 
+class StateSource(StrEnum):
+    """What a state was recovered from; the log's tail is folded on top of it."""
+
+    STORE = "store"
+    SNAPSHOT = "snapshot"
+    LOG = "log"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What opening found, and what it did.
+
+    Attributes:
+        source: where the state was taken from.
+        positions: that state included everything before these.
+        passed_over: states that were of no use, and why; empty where nothing was wrong.
+        events_replayed: folded on top of it, up to the log's end.
+        seconds: all of this took.
+    """
+
+    source: StateSource
+    positions: Positions
+    passed_over: tuple[str, ...]
+    events_replayed: int
+    seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class BufferStats:
     """What is in a buffer and what happened to it.
@@ -153,6 +181,7 @@ class BufferStats:
         positions: all of this includes everything before these.
         digest: equal for equal states; see docs/ARCHITECTURE.md, "Digest".
         backend: what scans the index.
+        recovery: what opening found and did; None before it has ended.
     """
 
     size: int
@@ -172,3 +201,4 @@ class BufferStats:
     positions: Positions
     digest: str
     backend: str
+    recovery: Recovery | None = None

@@ -4,12 +4,49 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from relive.core.priority import ageless_priority, value_factor
+import numpy as np
+import numpy.typing as npt
+
+from relive.core.priority import (
+    FloatArray,
+    ageless_priorities,
+    ageless_priority,
+    value_factor,
+    value_factors,
+)
 from relive.core.settings import PriorityWeights
 
 _FIXED = struct.Struct("<qQ16sdddIIII")
+_FIXED_TYPE = np.dtype(
+    [
+        ("event_time_us", "<i8"),
+        ("ordinal", "<u8"),
+        ("content", "V16"),
+        ("total_reward", "<f8"),
+        ("model_confidence", "<f8"),
+        ("given_priority", "<f8"),
+        ("version", "<u4"),
+        ("retrieval_count", "<u4"),
+        ("success_count", "<u4"),
+        ("outcome_count", "<u4"),
+    ]
+)
+
+
+class PriorityInputs(NamedTuple):
+    """What the priorities of rows are made of, as arrays of one number a row.
+
+    Attributes:
+        event_time_us: int64, microseconds since the epoch.
+        ageless, factor: float64; see `relive.core.priority`.
+    """
+
+    event_time_us: npt.NDArray[np.int64]
+    ageless: FloatArray
+    factor: FloatArray
 
 
 class Row(NamedTuple):
@@ -74,6 +111,28 @@ def pack_row(row: Row) -> bytes:
         row.success_count,
         row.outcome_count,
     ) + row.experience_id.encode("utf-8")
+
+
+def priority_inputs(packed: Sequence[bytes], weights: PriorityWeights) -> PriorityInputs:
+    """What the priorities of packed rows are made of; as of each row alone, to the bit."""
+    fixed = np.frombuffer(b"".join([row[: _FIXED.size] for row in packed]), dtype=_FIXED_TYPE)
+    retrievals = fixed["retrieval_count"].astype(np.float64)
+    successes = fixed["success_count"].astype(np.float64)
+    return PriorityInputs(
+        event_time_us=fixed["event_time_us"].astype(np.int64),
+        ageless=ageless_priorities(
+            weights, fixed["given_priority"], fixed["model_confidence"], fixed["total_reward"]
+        ),
+        factor=value_factors(
+            fixed["outcome_count"],
+            np.divide(successes, retrievals, where=retrievals > 0, out=np.zeros(len(packed))),
+        ),
+    )
+
+
+def packed_id(packed: bytes) -> bytes:
+    """The experience id of a packed row, in UTF-8."""
+    return packed[_FIXED.size :]
 
 
 def unpack_row(partition: int, position: int, packed: bytes) -> Row:

@@ -2,7 +2,7 @@
 
 | table          | key after the partition (2 bytes)        | value                             |
 |----------------|------------------------------------------|-----------------------------------|
-| `meta`         |                                          | JSON: position, counters, settings|
+| `meta`         |                                          | sealed JSON: position, counters, …|
 | `ids`          | blake2b-128 of the experience id         | position, 8 bytes                 |
 | `rows`         | position, 8 bytes                        | `pack_row`                        |
 | `payloads`     | position                                 | the record's bytes, as in the log |
@@ -19,20 +19,21 @@ the digest covers values, and stays the same when a log is copied to other posit
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice, zip_longest
+from hashlib import blake2b
+from itertools import islice
 from typing import Any, NamedTuple
 
 from relive.core.recent_ids import RecentIds, unpack_ids
-from relive.core.row import Row, pack_row, unpack_row
+from relive.core.row import Row, pack_row, packed_id, unpack_row
+from relive.core.sealed import sealed, unsealed
 from relive.core.settings import EvictionPolicy, PriorityWeights, Settings
-from relive.core.tail import KeyValues, Table, Tail
-from relive.errors import StoreError
+from relive.core.tail import Table, Tail
+from relive.errors import StateDamaged, StoreError
 
 # Changed whenever the same log would give another state: older states are then rebuilt.
 FOLD_VERSION = 1
@@ -98,6 +99,20 @@ class Use(NamedTuple):
     reward: float
 
 
+class Recorded(NamedTuple):
+    """Live rows as they are stored, and what recorded them.
+
+    Attributes:
+        positions: of the records.
+        packed: see `pack_row`.
+        payloads: the records' bytes.
+    """
+
+    positions: Sequence[int]
+    packed: Sequence[bytes]
+    payloads: Sequence[bytes]
+
+
 class PartitionState:
     """The state of one partition at one position. Not safe for writing from two threads.
 
@@ -122,6 +137,7 @@ class PartitionState:
         self._oldest_hint = 0
         self._oldest: deque[int] = deque()
         self._digest = 0
+        self._quarantine_sum = 0
         self._saved_recent_end = 0
         self._saved_recent_start = 0
         self._load()
@@ -139,16 +155,18 @@ class PartitionState:
             "oldest_hint": self._oldest_hint,
             "recent_end": self.recent.end,
             "digest": f"{self._digest:032x}",
+            "quarantine": f"{self._quarantine_sum:032x}",
             "settings": asdict(self.settings),
             "counters": asdict(self.counters),
         }
-        self._tables.put(Table.META, self._prefix, json.dumps(meta).encode())
+        self._tables.put(Table.META, self._prefix, sealed(json.dumps(meta).encode()))
 
     def _load(self) -> None:
         raw = self._tables.get(Table.META, self._prefix)
-        if raw is None:
-            return
-        meta: dict[str, Any] = json.loads(raw)
+        if raw is not None:
+            self._restore(json.loads(unsealed(raw, f"the summary of partition {self.partition}")))
+
+    def _restore(self, meta: dict[str, Any]) -> None:
         if meta["fold_version"] != FOLD_VERSION or meta["partitions"] != self.partitions:
             raise StoreError(
                 f"the state was made by fold version {meta['fold_version']} over "
@@ -159,6 +177,7 @@ class PartitionState:
         self._next_parked = meta["next_parked"]
         self._oldest_hint = meta["oldest_hint"]
         self._digest = int(meta["digest"], 16)
+        self._quarantine_sum = int(meta["quarantine"], 16)
         settings = meta["settings"]
         settings["weights"] = PriorityWeights(**settings["weights"])
         settings["eviction_policy"] = EvictionPolicy(settings["eviction_policy"])
@@ -200,7 +219,53 @@ class PartitionState:
             ],
             sort_keys=True,
         )
-        return hashlib.blake2b(rest.encode(), digest_size=16).hexdigest()
+        return blake2b(rest.encode(), digest_size=16).hexdigest()
+
+    def check(self) -> None:
+        """Compare what is stored with its digest, and what rows are found by with the rows.
+
+        Not payloads: the store vouches for them.
+
+        Raises:
+            StateDamaged: they differ.
+        """
+        rows = {key[2:]: packed for key, packed in self._scan_all(Table.ROWS)}
+        found = sum(map(_hash_number, rows.values()))
+        by_hash = {_hash16(packed_id(packed)): at for at, packed in rows.items()}
+        if by_hash != {key[2:]: at for key, at in self._scan_all(Table.IDS)}:
+            raise self._damaged(Table.IDS)
+        if not self.counters.size == len(rows) == len(by_hash):
+            raise self._damaged(Table.ROWS)
+        for key, packed in self._scan_all(Table.USES):
+            row = rows.get(key[2:10])
+            if row is None:
+                raise self._damaged(Table.USES)
+            found += _hash_number(_use_identity(packed_id(row), key, packed))
+        found += sum(_hash_number(raw) for _, raw in self._scan_all(Table.PARKED))
+        found += sum(_hash_number(raw) for _, _, raw in self.quarantined())
+        if found % _DIGEST_MODULUS != self._digest:
+            raise self._damaged(Table.ROWS, Table.USES, Table.PARKED, Table.QUARANTINE)
+        waiting = dict(self._scan_all(Table.PARKED_ORDER))
+        parked = {key for key, _ in self._scan_all(Table.PARKED)}
+        if set(waiting.values()) != parked or any(k[2:] != v[-8:] for k, v in waiting.items()):
+            raise self._damaged(Table.PARKED_ORDER)
+        self._check_weakest()
+        set_aside = sum(_hash_number(k + v) for k, v in self._scan_all(Table.QUARANTINE))
+        if set_aside % _DIGEST_MODULUS != self._quarantine_sum:
+            raise self._damaged(Table.QUARANTINE)
+        chunks = range(self.recent.start // RECENT_CHUNK, -(-self.recent.end // RECENT_CHUNK))
+        if [key for key, _ in self._scan_all(Table.RECENT)] != [*map(self._number_key, chunks)]:
+            raise self._damaged(Table.RECENT)
+
+    def _check_weakest(self) -> None:
+        kept = {key for key, _ in self._scan_all(Table.WEAKEST)}
+        by_priority = self.settings.eviction_policy is EvictionPolicy.LOWEST_PRIORITY
+        if kept != ({self._weakest_key(row) for row in self.rows()} if by_priority else set()):
+            raise self._damaged(Table.WEAKEST)
+
+    def _damaged(self, *tables: Table) -> StateDamaged:
+        names = ", ".join(tables)
+        return StateDamaged(f"partition {self.partition}: {names} do not match the digest")
 
     # Rows
 
@@ -220,17 +285,30 @@ class PartitionState:
         for key, packed in self._tables.scan(Table.ROWS, start, _after(self._prefix)):
             yield unpack_row(self.partition, _NUMBER.unpack(key[2:])[0], packed)
 
-    def recorded(self) -> Iterator[tuple[Row, bytes]]:
-        """The live rows with the bytes of their records, oldest first, read in bulk."""
-        start = self._number_key(self._oldest_hint)
-        payloads = self._tables.scan(Table.PAYLOADS, start, _after(self._prefix))
-        for row, entry in zip_longest(self.rows(), payloads):
-            if row is None or entry is None or entry[0] != self._number_key(row.position):
-                raise StoreError(
-                    f"partition {self.partition}: rows and records differ; start with an empty "
-                    "state directory to rebuild it"
-                )
-            yield row, entry[1]
+    def recorded(self, at_once: int) -> Iterator[Recorded]:
+        """The live rows as stored, with the bytes of their records, oldest first.
+
+        Args:
+            at_once: rows in each of what is returned.
+
+        Raises:
+            StateDamaged: a row has no record, or a record no row.
+        """
+        start, stop = self._number_key(self._oldest_hint), _after(self._prefix)
+        rows = self._tables.scan(Table.ROWS, start, stop)
+        payloads = self._tables.scan(Table.PAYLOADS, start, stop)
+        while True:
+            some, theirs = list(islice(rows, at_once)), list(islice(payloads, at_once))
+            keys = [key for key, _ in some]
+            if keys != [key for key, _ in theirs]:
+                raise self._damaged(Table.ROWS, Table.PAYLOADS)
+            if not some:
+                return
+            yield Recorded(
+                [_NUMBER.unpack_from(key, 2)[0] for key in keys],
+                [packed for _, packed in some],
+                [payload for _, payload in theirs],
+            )
 
     def payload(self, position: int) -> bytes | None:
         """The bytes of the record at a position, if its experience is live."""
@@ -267,7 +345,7 @@ class PartitionState:
         if row.retrieval_count:
             for use_key, packed in list(self._tables.scan(Table.USES, key, _after(key))):
                 self._tables.delete(Table.USES, use_key)
-                self._take_from_digest(_use_identity(row, use_key, packed))
+                self._take_from_digest(_use_identity(_id(row), use_key, packed))
         self.counters.size -= 1
 
     def eviction_candidate(self) -> Row:
@@ -303,8 +381,8 @@ class PartitionState:
         packed = _USE.pack(*new)
         self._tables.put(Table.USES, key, packed)
         if old is not None:
-            self._take_from_digest(_use_identity(row, key, _USE.pack(*old)))
-        self._add_to_digest(_use_identity(row, key, packed))
+            self._take_from_digest(_use_identity(_id(row), key, _USE.pack(*old)))
+        self._add_to_digest(_use_identity(_id(row), key, packed))
 
     # Parked outcomes
 
@@ -351,8 +429,10 @@ class PartitionState:
     def quarantine(self, position: int, reason: str, raw: bytes) -> None:
         """Keep an event that could not be folded, with the reason."""
         said = reason.encode("utf-8", "replace")[:MAX_REASON_BYTES]
-        value = _PARTITION.pack(len(said)) + said + raw
-        self._tables.put(Table.QUARANTINE, self._number_key(position), value)
+        key, value = self._number_key(position), _PARTITION.pack(len(said)) + said + raw
+        self._tables.put(Table.QUARANTINE, key, value)
+        # Where and why are not of the state's digest, and still to be found as they were left.
+        self._quarantine_sum = (self._quarantine_sum + _hash_number(key + value)) % _DIGEST_MODULUS
         self._add_to_digest(raw)
         self.counters.quarantined += 1
 
@@ -415,30 +495,32 @@ def partition_keys(partition: int) -> tuple[bytes, bytes]:
     return prefix, _after(prefix)
 
 
-def stored_partitions(tables: KeyValues) -> int | None:
-    """How many partitions the state in the tables is of; None for an empty state."""
-    raw = tables.get(Table.META, _PARTITION.pack(0))
-    return None if raw is None else int(json.loads(raw)["partitions"])
-
-
 def combined_digest(states: list[PartitionState]) -> str:
     """The digest of all partitions together."""
     joined = "".join(state.digest() for state in states)
-    return hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
+    return blake2b(joined.encode(), digest_size=16).hexdigest()
 
 
 def hash16(text: str) -> bytes:
     """16 bytes that stand for a text in keys, whose length LMDB limits."""
     # "surrogatepass": reads may ask for ids that no experience can have.
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return _hash16(text.encode("utf-8", "surrogatepass"))
+
+
+def _hash16(text: bytes) -> bytes:
+    return blake2b(text, digest_size=16).digest()
 
 
 def _hash_number(value: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(value, digest_size=16).digest(), "little")
+    return int.from_bytes(blake2b(value, digest_size=16).digest(), "little")
 
 
-def _use_identity(row: Row, use_key: bytes, packed: bytes) -> bytes:
-    return row.experience_id.encode("utf-8") + use_key[-16:] + packed
+def _id(row: Row) -> bytes:
+    return row.experience_id.encode("utf-8")
+
+
+def _use_identity(experience_id: bytes, use_key: bytes, packed: bytes) -> bytes:
+    return experience_id + use_key[-16:] + packed
 
 
 def _after(prefix: bytes) -> bytes:

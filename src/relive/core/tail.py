@@ -94,9 +94,9 @@ class Tail:
             value = changed[key]
             if value is not None:
                 yield key, value
-        while their_next is not None:
+        if their_next is not None:
             yield their_next
-            their_next = next(theirs, None)
+            yield from theirs
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         """Set a key."""

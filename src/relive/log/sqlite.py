@@ -80,6 +80,12 @@ _ROWS_PER_STATEMENT = 250
 # For the same reason: up to this many bytes zlib keeps the interpreter.
 _CRC_PIECE = 5_120
 
+# Removing this many records of 6 kB, and giving their pages back, takes a few milliseconds.
+_ROWS_PER_REMOVAL = 500
+_PAGES_PER_REMOVAL = 200
+# Longer than whoever waits for the lock sleeps between two looks at it.
+_REMOVAL_PAUSE_S = 0.005
+
 
 class SqliteLog:
     """The event log in a directory, as `EventLog` promises. One partition.
@@ -203,14 +209,11 @@ class SqliteLog:
     def truncate_before(self, partition: int, position: int) -> None:
         check_partition(partition, 1)
         self._check_open()
-        with self._writer_lock, self._locked(), self._transaction() as writer:
-            bounds = _bounds(writer)
-            if not bounds.first <= position <= bounds.end:
-                raise LogGap(0, position, bounds.first, bounds.end)
-            writer.execute("UPDATE meta SET value = ? WHERE name = 'first'", (position,))
-            writer.execute("DELETE FROM records WHERE position < ?", (position,))
-        with self._writer_lock:
-            self._writer.execute("PRAGMA incremental_vacuum").fetchall()
+        bounds = self.bounds(0)
+        if not bounds.first <= position <= bounds.end:
+            raise LogGap(0, position, bounds.first, bounds.end)
+        while self._remove_some_before(position):
+            time.sleep(_REMOVAL_PAUSE_S)
         self._sync_all()
 
     def close(self) -> None:
@@ -228,6 +231,19 @@ class SqliteLog:
                 reader.close()
         with self._appended:
             self._appended.notify_all()
+
+    def _remove_some_before(self, position: int) -> bool:
+        """Remove a few records, so that no append waits for long; whether any are left."""
+        with self._writer_lock, self._locked(), self._transaction() as writer:
+            first = _bounds(writer).first
+            until = min(position, first + _ROWS_PER_REMOVAL)
+            if until > first:
+                writer.execute("UPDATE meta SET value = ? WHERE name = 'first'", (until,))
+                writer.execute("DELETE FROM records WHERE position < ?", (until,))
+        with self._writer_lock, self._locked():
+            # Not `execute`, which takes the first step of it only: one page.
+            self._writer.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_REMOVAL})")
+        return until < position
 
     # Appending
 

@@ -4,13 +4,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from relive.errors import LogDamaged, LogMissing, LogUnavailable
-from relive.log import NewRecord
+from relive.log import Bounds, NewRecord
 from relive.log.sqlite import FILE_NAME, FORMAT, LOCK_NAME, SqliteLog
 
 
@@ -173,6 +174,27 @@ def test_a_newer_format_is_refused_by_number_and_let_go(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
+def test_a_long_truncation_lets_appends_in_and_gives_the_room_back(tmp_path: Path) -> None:
+    log = SqliteLog(tmp_path, create=True)
+    log.append([NewRecord(0, b"k", bytes(2_000)) for _ in range(5_000)])
+    other = SqliteLog(tmp_path)
+    appended: list[int] = []
+    trimming = threading.Thread(target=lambda: log.truncate_before(0, 4_900))
+    trimming.start()
+    while trimming.is_alive():
+        appended += other.append([NewRecord(0, b"k", b"meanwhile")])
+    trimming.join()
+    assert log.bounds(0) == Bounds(4_900, 5_000 + len(appended))
+    # At the least, one came between two slices.
+    assert len(appended) > 1
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    assert pages * page_bytes < 2_000_000  # of 10 MB before
+    other.close()
+    log.close()
+
+
 def test_without_create_nothing_is_made(tmp_path: Path) -> None:
     with pytest.raises(LogMissing, match="create=True"):
         SqliteLog(tmp_path / "nowhere")
@@ -212,7 +234,7 @@ def test_an_append_waits_for_another_process_only_so_long(tmp_path: Path) -> Non
 KILLED = """
 import sys
 from pathlib import Path
-from relive.log import NewRecord
+from relive.log import Bounds, NewRecord
 from relive.log.sqlite import SqliteLog
 log = SqliteLog(Path(sys.argv[1]))
 while True:

@@ -1,0 +1,353 @@
+"""Recovery: the store if it is sound, else the newest sound snapshot, else the log.
+
+state            the store
+state.lock       held while one process looks at all of this
+state.origin     the snapshot that the store was restored from, where it was
+state.condemned  why the store is not to be trusted, where a read found out
+state.restoring  a snapshot being restored, or left behind by kill -9; so is state.converting
+state.damaged    the last store that was passed over, in case someone wants to look at it
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from relive.consumers.committed import last_committed
+from relive.consumers.durable_files import sync_directory, write_atomically
+from relive.consumers.durable_store import backend_of
+from relive.consumers.ladder import Ladder
+from relive.consumers.memory_store import MemoryStore
+from relive.consumers.opening import Backend, open_store
+from relive.consumers.snapshots import Snapshot, Snapshots
+from relive.consumers.store import StateStore
+from relive.core.results import StateSource
+from relive.core.tail import Table
+from relive.errors import (
+    LogReplaced,
+    ReliveError,
+    SnapshotError,
+    SnapshotUnsound,
+    StateDamaged,
+    StoreDamaged,
+    StoreError,
+    StoreIncompatible,
+    StoreInUse,
+)
+from relive.log import EventLog
+
+LOCK_TIMEOUT_S = 60.0
+_LOCK_POLL_S = 0.02
+# Every try distrusts one more state; more bad ones than this have another cause.
+_MOST_TRIES = 10
+_NO_KEY = b"\xff" * 64
+_COPIED_AT_ONCE = 5_000
+
+Used = TypeVar("Used")
+Json = TypeVar("Json", list[Any], dict[str, Any])
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A store that the tail of the log can be folded on.
+
+    Attributes:
+        store: open; whoever takes this closes it.
+        backend: of the directory's stores.
+        owned: whether it is durable, and this process owns it.
+        source: where its state comes from.
+        passed_over: states that were of no use, and why.
+        started_s: when recovery began, by `time.monotonic`.
+        condemn: called when a read finds the store damaged: no later opening trusts it.
+        condemned: whether that has happened.
+    """
+
+    store: StateStore
+    backend: Backend
+    owned: bool
+    source: StateSource
+    passed_over: tuple[str, ...]
+    started_s: float
+    condemn: Callable[[StoreError], None]
+    condemned: Callable[[], bool]
+
+
+def recovering(recover: Callable[[], Recovered], use: Callable[[Recovered], Used]) -> Used:
+    """Use what was recovered; where that finds it damaged, what is recovered instead.
+
+    Raises:
+        whatever either of them raises.
+    """
+    for _ in range(_MOST_TRIES):
+        recovered = recover()
+        try:
+            return use(recovered)
+        except ReliveError as error:
+            if isinstance(error, StateDamaged | StoreDamaged) and not recovered.condemned():
+                recovered.condemn(error)
+            if not recovered.condemned():
+                raise
+            damage = error
+    raise damage
+
+
+class StateDirectory:
+    """Where a buffer or a service has its state.
+
+    Args:
+        directory: made if missing.
+        backend: of the store in it.
+        snapshots: where to look for snapshots.
+    """
+
+    def __init__(self, directory: Path, backend: Backend, snapshots: Snapshots) -> None:
+        self._directory = directory
+        self._backend = backend
+        self._snapshots = snapshots
+        self._state = directory / "state"
+        self._origin = directory / "state.origin"
+        self._condemned = directory / "state.condemned"
+        self._restoring = directory / "state.restoring"
+        self._damaged = directory / "state.damaged"
+
+    def recover(self, log: EventLog) -> Recovered:
+        """Open the best state there is; the log's tail is still to be folded on it.
+
+        Raises:
+            StoreInUse: another process owns the store.
+            StoreIncompatible: the store was made with another backend.
+            LogReplaced: the store is of another log.
+            StateUnrecoverable: the log's beginning is gone, and no state holds what it gave.
+            LogUnavailable: the log cannot be reached.
+        """
+        started = time.monotonic()
+        with self._locked():
+            ladder = Ladder(log)
+            source = StateSource.STORE
+            store = self._sound_store(ladder)
+            if store is None:
+                source = StateSource.SNAPSHOT
+                store = self._restored_store(ladder)
+            if store is None:
+                source = StateSource.LOG
+                ladder.check_log_is_whole()
+                self._make_place()
+                store = open_store(self._state, self._backend)
+        condemned = self._condemned.exists
+        passed_over = tuple(ladder.passed_over)
+        return Recovered(
+            store, self._backend, True, source, passed_over, started, self._condemn, condemned
+        )
+
+    def read_only(self, log: EventLog) -> Recovered:
+        """A state in memory, for a process that does not own the store.
+
+        Raises:
+            StateUnrecoverable, LogUnavailable: as for `recover`.
+        """
+        started = time.monotonic()
+        store = MemoryStore()
+        source = StateSource.SNAPSHOT
+        with self._locked():
+            ladder = Ladder(log)
+            if not self._read_snapshot(ladder, store):
+                source = StateSource.LOG
+                ladder.check_log_is_whole()
+        passed_over = tuple(ladder.passed_over)
+        return Recovered(
+            store,
+            self._backend,
+            False,
+            source,
+            passed_over,
+            started,
+            lambda error: None,
+            lambda: False,
+        )
+
+    def _sound_store(self, ladder: Ladder) -> StateStore | None:
+        if not self._state.exists():
+            return None
+        store: StateStore | None = None
+        keep = False
+        try:
+            # Opened even if condemned: whoever found the damage may still own it.
+            store = open_store(self._state, self._backend)
+            if self._condemned.exists():
+                raise StateDamaged(str(_read_json(self._condemned, {}).get("reason", "condemned")))
+            keep = ladder.checked(store) is not None
+        except (StoreInUse, LogReplaced):
+            raise
+        except StoreError as error:
+            if isinstance(error, StoreIncompatible) and self._is_of_another_backend():
+                raise
+            ladder.pass_over("the store", error)
+        else:
+            if not keep:
+                shutil.rmtree(self._state)  # nothing was ever committed
+        finally:
+            if store is not None and not keep:
+                store.close()
+        return store if keep else None
+
+    def _restored_store(self, ladder: Ladder) -> StateStore | None:
+        """The store in its place, restored from the newest snapshot that is sound; None if none is.
+
+        What was in its place stays there until a snapshot has been restored next to it.
+        """
+        distrusted = self._distrusted()
+        for snapshot in ladder.usable(self._snapshots, distrusted):
+            try:
+                self._restore(snapshot)
+            except (SnapshotError, StoreError) as error:
+                ladder.pass_over(f"snapshot {snapshot.path.name}", error)
+                continue
+            self._make_place()
+            write_atomically(self._origin, json.dumps([snapshot.path.name, *distrusted]).encode())
+            self._restoring.rename(self._state)
+            sync_directory(self._directory)
+            try:
+                return self._opened(self._state, self._backend, snapshot)
+            except (SnapshotError, StoreError) as error:
+                ladder.pass_over(f"snapshot {snapshot.path.name}", error)
+                shutil.rmtree(self._state)
+        return None
+
+    def _read_snapshot(self, ladder: Ladder, into: MemoryStore) -> bool:
+        """Whether there was a sound snapshot to read everything from."""
+        for snapshot in ladder.usable(self._snapshots, ()):
+            try:
+                self._snapshots.restore(snapshot, self._restoring)
+                store = self._opened(self._restoring, _backend_of(snapshot), snapshot)
+                try:
+                    _copy_tables(store, into)
+                finally:
+                    store.close()
+            except (SnapshotError, StoreError) as error:
+                ladder.pass_over(f"snapshot {snapshot.path.name}", error)
+                into.clear()
+            else:
+                return True
+            finally:
+                shutil.rmtree(self._restoring, ignore_errors=True)
+        return False
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        """Put the store of a snapshot next to the store's place, in the backend that is asked for.
+
+        Raises:
+            SnapshotError, StoreError: it cannot be done.
+        """
+        self._snapshots.restore(snapshot, self._restoring)
+        backend = _backend_of(snapshot)
+        if backend == self._backend:
+            return
+        other = self._directory / "state.converting"
+        shutil.rmtree(other, ignore_errors=True)
+        self._restoring.rename(other)
+        source = self._opened(other, backend, snapshot)
+        try:
+            target = open_store(self._restoring, self._backend)
+            try:
+                _copy_tables(source, target)
+            finally:
+                target.close()
+        finally:
+            source.close()
+            shutil.rmtree(other, ignore_errors=True)
+
+    def _opened(self, restored: Path, backend: Backend, snapshot: Snapshot) -> StateStore:
+        """The store of a restored snapshot.
+
+        Its files are what was written, by their checksums, so that only what they are is compared.
+        """
+        store = open_store(restored, backend)
+        try:
+            if last_committed(store) != snapshot.manifest.state:
+                raise SnapshotUnsound("its state is not the one that its manifest names")
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _is_of_another_backend(self) -> bool:
+        """A changed setting may be a mistake; files of another version are passed over."""
+        try:
+            return backend_of(self._state) != self._backend
+        except StoreError:
+            return False
+
+    def _distrusted(self) -> list[str]:
+        names = _read_json(self._condemned, {}).get("distrusted")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+    def _make_place(self) -> None:
+        """Move aside what is in the store's place, and forget what was said of it."""
+        if self._state.exists():
+            shutil.rmtree(self._damaged, ignore_errors=True)
+            self._state.rename(self._damaged)
+        self._origin.unlink(missing_ok=True)
+        self._condemned.unlink(missing_ok=True)
+        sync_directory(self._directory)
+
+    def _condemn(self, error: StoreError) -> None:
+        distrusted = _read_json(self._origin, [])
+        said = {"reason": str(error), "distrusted": distrusted}
+        try:
+            write_atomically(self._condemned, json.dumps(said).encode())
+        except OSError as failure:
+            _log.error("could not note that the state is damaged: %s", failure)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._directory / "state.lock"
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + LOCK_TIMEOUT_S
+            while not _lock(lock):
+                if time.monotonic() > deadline:
+                    raise StoreInUse(f"another process is recovering the state in {self._state}")
+                time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _backend_of(snapshot: Snapshot) -> Backend:
+    return cast(Backend, snapshot.manifest.store)  # the ladder leaves others out
+
+
+def _copy_tables(source: StateStore, target: StateStore) -> None:
+    for table in Table:
+        entries = source.scan(table, b"", _NO_KEY)
+        while some := dict(islice(entries, _COPIED_AT_ONCE)):
+            target.commit({table: some})
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_json(path: Path, otherwise: Json) -> Json:
+    try:
+        said = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return otherwise
+    return said if isinstance(said, type(otherwise)) else otherwise

@@ -1,0 +1,87 @@
+"""How much of the log may go: nothing that a kept snapshot, or the store, still needs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from relive.consumers.ladder import Ladder
+from relive.consumers.snapshots import Snapshots
+from relive.core.results import Positions
+from relive.errors import SnapshotUnsound, TrimRefused
+from relive.log import Bounds, EventLog
+
+_log = logging.getLogger(__name__)
+
+
+def all_but_the_last(bounds: Mapping[int, Bounds], events: int) -> dict[int, int]:
+    """The positions that leave so many events of every partition."""
+    return {partition: bound.end - events for partition, bound in bounds.items()}
+
+
+def allowed(
+    bounds: Mapping[int, Bounds], wanted: Positions, needed: Sequence[Positions]
+) -> dict[int, int]:
+    """The first positions that may stay, of the partitions that may lose something.
+
+    Args:
+        bounds: of the log.
+        wanted: remove everything before these.
+        needed: but nothing at or after any of these.
+    """
+    first = {
+        partition: min([position, bounds[partition].end, *(each[partition] for each in needed)])
+        for partition, position in wanted.items()
+    }
+    return {p: position for p, position in first.items() if position > bounds[p].first}
+
+
+def bounds_of(log: EventLog) -> dict[int, Bounds]:
+    """The bounds of every partition."""
+    return {partition: log.bounds(partition) for partition in range(log.partitions)}
+
+
+def trim(
+    log: EventLog, wanted: Positions, kept: Sequence[Positions], committed: Positions | None
+) -> dict[int, int]:
+    """Remove the log's beginning, as far as what is kept allows.
+
+    Args:
+        log: to trim.
+        wanted: remove everything before these.
+        kept: positions of all snapshots; one of them is known to be sound.
+        committed: of the store, where its positions are known.
+
+    Returns:
+        the first positions now, of the partitions that lost something.
+
+    Raises:
+        LogUnavailable, LogReplaced: as for the log.
+    """
+    needed = [*kept, *([] if committed is None else [committed])]
+    first = allowed(bounds_of(log), wanted, needed)
+    for partition, position in first.items():
+        log.truncate_before(partition, position)
+        _log.info("partition %d of the log begins at %d now", partition, position)
+    return first
+
+
+def check_recoverable(log: EventLog, snapshots: Snapshots) -> None:
+    """Refuse to remove anything that could not be recovered from a snapshot.
+
+    Raises:
+        TrimRefused: no snapshot is sound; says what is wrong with each.
+    """
+    ladder = Ladder(log)
+    for snapshot in ladder.usable(snapshots, ()):
+        try:
+            snapshots.verify(snapshot)
+        except SnapshotUnsound as reason:
+            ladder.pass_over(f"snapshot {snapshot.path.name}", reason)
+        else:
+            return
+    found = "; ".join(ladder.passed_over) or "there is none"
+    raise TrimRefused(
+        f"no snapshot in {snapshots.directory} holds what would be removed ({found}); "
+        "take one first: relive snapshot create"
+    )

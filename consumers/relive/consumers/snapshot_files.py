@@ -1,0 +1,45 @@
+"""The checksums of a snapshot's files. Hashing lets go of the interpreter."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from relive.consumers.durable_files import create, sync, write_all
+
+# Synced in between, so that the syncs of others don't wait behind hundreds of megabytes.
+_SLICE_BYTES = 4 * 1024 * 1024
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, in hexadecimal."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def synced_sha256_of(path: Path) -> str:
+    """The checksum of a file, which is durable from here on."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+    return sha256_of(path)
+
+
+def copy_with_sha256(source: Path, target: Path) -> str:
+    """Copy a file durably to a place where there is none yet; returns its checksum."""
+    checksum = hashlib.sha256()
+    descriptor = create(target)
+    try:
+        with source.open("rb", buffering=0) as file:
+            offset = 0
+            while part := file.read(_SLICE_BYTES):
+                checksum.update(part)
+                write_all(descriptor, part, offset)
+                offset += len(part)
+                sync(descriptor)
+    finally:
+        os.close(descriptor)
+    return checksum.hexdigest()

@@ -1,0 +1,212 @@
+"""Writing snapshots, whole or not at all, and removing old ones."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypeAlias
+
+from relive.consumers.committed import Committed, last_committed
+from relive.consumers.durable_files import sync_directory, write_atomically
+from relive.consumers.manifest import Manifest, SnapshotFile
+from relive.consumers.opening import Backend, open_store
+from relive.consumers.snapshot_files import sha256_of, synced_sha256_of
+from relive.consumers.snapshots import MANIFEST_NAME, STATE_NAME, Snapshot, Snapshots, snapshot_at
+from relive.consumers.store import StateStore
+from relive.errors import SnapshotError, SnapshotUnsound
+from relive.schemas.released import lock_entries
+
+LOCK_NAME = "lock"
+_UNFINISHED = "unfinished-"
+_LOCK_POLL_S = 0.05
+
+# Called before each step of writing, by its name: for tests that stop or kill a writer there.
+Step: TypeAlias = Callable[[str], None]
+STEPS = ("copy", "describe", "sync", "manifest", "rename", "publish", "prune")
+
+
+def no_step(name: str) -> None:
+    """The step of a writer that is left alone."""
+
+
+class SnapshotWriter:
+    """Writes and removes the snapshots of a directory; one process at a time does.
+
+    Args:
+        snapshots: the directory.
+        backend: of the stores that are copied.
+    """
+
+    def __init__(self, snapshots: Snapshots, backend: Backend) -> None:
+        self._snapshots = snapshots
+        self._directory = snapshots.directory
+        self._backend = backend
+
+    def write(
+        self,
+        store: StateStore,
+        keep: int,
+        *,
+        timeout_s: float = 0.0,
+        step: Step = no_step,
+    ) -> Snapshot:
+        """Write a snapshot of what a store's last commit left, then remove the oldest.
+
+        Args:
+            store: read beside its reads and commits.
+            keep: how many of this log stay.
+            timeout_s: how long to wait for another writer.
+            step: called before each of `STEPS`.
+
+        Raises:
+            SnapshotError: it could not be written; nothing of it is left.
+            StoreError: the store could not be copied.
+        """
+        try:
+            with self._locked(timeout_s):
+                self._remove_unfinished()
+                snapshot = self._write(store, step)
+                step("prune")
+                self._prune(snapshot.manifest.state.log, keep)
+        except OSError as error:
+            raise SnapshotError(f"cannot write a snapshot in {self._directory}: {error}") from error
+        return snapshot
+
+    def remove_unfinished(self) -> None:
+        """Remove what killed writers left; not while another writes."""
+        if self._directory.exists():
+            with suppress(SnapshotError), self._locked(0.0):
+                self._remove_unfinished()
+
+    def _write(self, store: StateStore, step: Step) -> Snapshot:
+        unfinished = self._unfinished()
+        unfinished.mkdir(mode=0o700)
+        try:
+            step("copy")
+            store.copy_to(unfinished / STATE_NAME)
+            step("describe")
+            state = self._described(unfinished / STATE_NAME)
+            step("sync")
+            files = self._files(unfinished / STATE_NAME, state.log)
+            manifest = Manifest(
+                store=self._backend,
+                state=state,
+                schemas=lock_entries(),
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                relive=version("relive"),
+                written_bytes=sum(file.size for file in files if not file.shared),
+                files=tuple(files),
+            )
+            step("manifest")
+            write_atomically(unfinished / MANIFEST_NAME, manifest.to_json())
+            for folder in (unfinished, *(d for d in unfinished.rglob("*") if d.is_dir())):
+                sync_directory(folder)
+            step("rename")
+            return self._publish(unfinished, manifest, step)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+    def _publish(self, unfinished: Path, manifest: Manifest, step: Step) -> Snapshot:
+        state = manifest.state
+        path = self._directory / f"{state.events:020d}-{state.digest[:12]}"
+        if path.exists():
+            # Of the same state: there it stays, if it is sound.
+            try:
+                there = snapshot_at(path)
+                self._snapshots.verify(there)
+            except SnapshotUnsound:
+                path.rename(self._unfinished())
+            else:
+                return there
+        unfinished.rename(path)
+        step("publish")
+        sync_directory(self._directory)
+        return Snapshot(path, manifest)
+
+    def _described(self, copy: Path) -> Committed:
+        """What the copy itself says it holds: commits went on while it was made."""
+        copied = set(copy.rglob("*"))
+        opened = open_store(copy, self._backend)
+        try:
+            state = last_committed(opened)
+        finally:
+            opened.close()
+            for file in set(copy.rglob("*")) - copied:
+                file.unlink()
+        if state is None:
+            raise SnapshotError("there is nothing to take a snapshot of: the state is empty")
+        return state
+
+    def _files(self, copy: Path, log: str) -> list[SnapshotFile]:
+        known = self._known_checksums(log)
+        files = []
+        for path in sorted(path for path in copy.rglob("*") if path.is_file()):
+            status = path.stat()
+            shared = status.st_nlink > 1
+            checksum = known.get(_identity(status)) if shared else synced_sha256_of(path)
+            name = path.relative_to(copy).as_posix()
+            files.append(SnapshotFile(name, status.st_size, checksum or sha256_of(path), shared))
+        return files
+
+    def _known_checksums(self, log: str) -> dict[tuple[int, ...], str]:
+        """Of files that the newest snapshot shares with the store, and that never change."""
+        known = {}
+        for snapshot in self._snapshots.readable(log)[:1]:
+            for file in snapshot.manifest.files:
+                with suppress(OSError):
+                    status = (snapshot.path / STATE_NAME / file.name).stat()
+                    if file.shared and status.st_size == file.size:
+                        known[_identity(status)] = file.sha256
+        return known
+
+    # Removing
+
+    def _prune(self, log: str, keep: int) -> None:
+        kept = [snapshot.path.name for snapshot in self._snapshots.readable(log)[:keep]]
+        for found in self._snapshots.found():
+            path = found.path if isinstance(found, Snapshot) else found[0]
+            mine = not isinstance(found, Snapshot) or found.manifest.state.log == log
+            if mine and len(kept) == keep and path.name < min(kept):
+                path.rename(self._unfinished())
+        self._remove_unfinished()
+
+    def _remove_unfinished(self) -> None:
+        for path in self._directory.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _unfinished(self) -> Path:
+        return self._directory / f"{_UNFINISHED}{uuid.uuid4().hex}"
+
+    @contextmanager
+    def _locked(self, timeout_s: float) -> Iterator[None]:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + timeout_s
+            while not _lock(lock):
+                if time.monotonic() > deadline:
+                    raise SnapshotError(f"another snapshot is being written in {self._directory}")
+                time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            os.close(lock)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
