@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from relive.errors import (
     PayloadTooLarge,
     ReliveError,
     StoreIncompatible,
+    StoreInUse,
 )
 from relive.index_service import Engine
 from relive.log import NewRecord, open_log
@@ -996,3 +998,43 @@ def test_a_second_process_sees_adds_and_removes(tmp_path: Path) -> None:
     # Whichever closes last, the state is whole.
     with open_buffer(tmp_path) as buffer:
         assert buffer.ids() == ["mine", "theirs", "more", "late"]
+
+
+OWNER = """
+import sys
+from relive.buffer import BufferConfig, Experience, ExperienceBuffer
+with ExperienceBuffer.open(sys.argv[1], BufferConfig(faiss_backend="cpu")) as buffer:
+    buffer.add(Experience(id="theirs", visual=[1.0, 2.0, 3.0]))
+    buffer.snapshot()
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_store_of_a_killed_process_is_handed_over(tmp_path: Path) -> None:
+    owner = spawn(OWNER, tmp_path)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "ready\n"
+    with open_buffer(tmp_path) as buffer:
+        with pytest.raises(StoreInUse):
+            buffer.snapshot()
+        buffer.add(experience("mine"))
+        owner.kill()
+        owner.communicate()
+        deadline = time.monotonic() + 30.0
+        while True:
+            buffer.add(experience())  # nothing waits for the hand-over
+            try:
+                snapshot = buffer.snapshot()
+                break
+            except StoreInUse:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        assert snapshot.digest == buffer.stats().digest
+        size = len(buffer)
+        assert {"mine", "theirs"} <= set(buffer.ids())
+    with open_buffer(tmp_path) as again:
+        recovery = again.stats().recovery
+        assert recovery is not None
+        assert (recovery.source, recovery.events_replayed) == ("store", 0)
+        assert len(again) == size

@@ -11,6 +11,7 @@ from relive.consumers.snapshots import Snapshot, Snapshots
 from relive.consumers.snapshotter import SnapshotOptions, Snapshotter
 from relive.consumers.store import DiskUse, StateStore
 from relive.consumers.store_check import Verdict, verify_store
+from relive.consumers.succession import Heir
 from relive.consumers.time_travel import Moment, log_at, replay, state_at
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Backend",
     "DiskUse",
     "FileStore",
+    "Heir",
     "LmdbStore",
     "Materializer",
     "MemoryStore",

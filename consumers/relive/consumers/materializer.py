@@ -263,6 +263,28 @@ class Materializer:
             self._uncommitted = 0
             self._committed = committed
 
+    def go_on_in(self, recovered: Recovered) -> None:
+        """Keep the state in another store from now on, which holds it already; needs `locked`.
+
+        Raises:
+            StateDamaged: it holds another one.
+            ConsumerStopped: folding has stopped.
+        """
+        with self._lock:
+            self._check_running()
+            tail = Tail(_Watched(recovered.store, self._state_damaged))
+            states = [PartitionState(tail, s.partition, s.partitions) for s in self._states]
+            if combined_digest(states) != combined_digest(self._states):
+                damaged = StateDamaged("it is not what the log gives")
+                recovered.condemn(damaged)
+                raise damaged
+            former, self._store = self._store, recovered.store
+            self._recovered = recovered
+            self._tail, self._states = tail, states
+            self._committed = last_committed(tail)
+            self._uncommitted = 0
+            former.close()
+
     def close(self) -> None:
         """Commit and stop. Safe to call twice."""
         self._closing.set()

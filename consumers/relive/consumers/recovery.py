@@ -72,6 +72,7 @@ class Recovered:
         started_s: when recovery began, by `time.monotonic`.
         condemn: called when a read finds the store damaged: no later opening trusts it.
         condemned: whether that has happened.
+        inherit: recovers the store once its owner has ended; None where it is owned.
     """
 
     store: StateStore
@@ -82,6 +83,7 @@ class Recovered:
     started_s: float
     condemn: Callable[[StoreError], None]
     condemned: Callable[[], bool]
+    inherit: Callable[[], Recovered] | None = None
 
 
 def recovering(recover: Callable[[], Recovered], use: Callable[[Recovered], Used]) -> Used:
@@ -175,6 +177,7 @@ class StateDirectory:
             started,
             lambda error: None,
             lambda: False,
+            lambda: self.recover(log),
         )
 
     def _sound_store(self, ladder: Ladder) -> StateStore | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from relive.consumers import (
     POISON_LIMIT,
+    Heir,
     Materializer,
     Recovered,
     Snapshot,
@@ -120,11 +121,13 @@ class Engine:
             store.close()
             raise
         self._recorder = RetrievalRecorder(log)
+        self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
-        if snapshots is not None and recovered is not None and recovered.owned:
-            self._snapshotter = Snapshotter(
-                self._materializer, store, log, recovered.backend, snapshots
-            )
+        self._heir: Heir | None = None
+        if recovered is not None and recovered.owned:
+            self._own(recovered)
+        elif recovered is not None and recovered.inherit is not None:
+            self._heir = Heir(self._materializer, log, recovered.inherit, self._inherited)
         self._closed = False
 
     # Life
@@ -146,6 +149,8 @@ class Engine:
         self._materializer.start()
         if self._snapshotter is not None:
             self._snapshotter.start()
+        if self._heir is not None:
+            self._heir.start()
 
     def flush(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Record the retrievals made so far, fold them, and commit the state.
@@ -177,9 +182,27 @@ class Engine:
             try:
                 self._recorder.close()
             finally:
+                if self._heir is not None:
+                    self._heir.close()
                 if self._snapshotter is not None:
                     self._snapshotter.close()
                 self._materializer.close()
+
+    def _own(self, recovered: Recovered) -> None:
+        """The store is this process's: it takes its snapshots."""
+        if self._snapshots is not None:
+            self._snapshotter = Snapshotter(
+                self._materializer,
+                recovered.store,
+                self._event_log,
+                recovered.backend,
+                self._snapshots,
+            )
+
+    def _inherited(self, recovered: Recovered) -> None:
+        self._own(recovered)
+        if self._snapshotter is not None:
+            self._snapshotter.start()
 
     # State
 
