@@ -12,7 +12,6 @@ from types import TracebackType
 
 from relive.config import BufferConfig
 from relive.consumers import (
-    MemoryStore,
     Moment,
     Recovered,
     Snapshot,
@@ -20,6 +19,7 @@ from relive.consumers import (
     StateDirectory,
     log_at,
     recovering,
+    state_before_end,
 )
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
@@ -91,8 +91,9 @@ class ExperienceBuffer:
     by this process or another. Open it with `open`.
     """
 
-    def __init__(self, path: Path, log: EventLog, engine: Engine) -> None:
+    def __init__(self, path: Path, log: EventLog, engine: Engine, snapshots: Snapshots) -> None:
         self._path = path
+        self._snapshots = snapshots
         self._event_log = log
         self._engine = engine
         self._composer = Composer()
@@ -129,7 +130,7 @@ class ExperienceBuffer:
                 engine.close()
             event_log.close()
             raise
-        return cls(path, event_log, engine)
+        return cls(path, event_log, engine, Snapshots(config.snapshot_options(path).directory))
 
     # Writing
 
@@ -292,8 +293,8 @@ class ExperienceBuffer:
     def at(self, moment: Moment) -> ExperienceBuffer:
         """This buffer as it was at a position or a time, to read from; the caller closes it.
 
-        The log is replayed in memory up to there. Searches and samples of the past are not
-        recorded, and writes raise `ReadOnlyLog`.
+        The log is replayed in memory up to there, from the last snapshot before. Searches and
+        samples of the past are not recorded, and writes raise `ReadOnlyLog`.
 
         Args:
             moment: a position (of a log of one partition), the `positions` of a result, or a
@@ -301,20 +302,22 @@ class ExperienceBuffer:
 
         Raises:
             InvalidQuery: no such partition, or a time that the log no longer reaches back to.
-            LogGap: the position lies outside the log's bounds, which it names, or the beginning of
-                the log was removed.
+            LogGap: the position lies outside the log's bounds, which it names, or what came before
+                was removed, and no snapshot has it.
             LogUnavailable, LogDamaged: the log cannot be read.
         """
         self._check_open()
         past = log_at(self._event_log, moment)
         options = replace(self._engine.options, record_retrievals=False)
-        engine = Engine(past, MemoryStore(), options, poison_limit=sys.maxsize)
+        engine = Engine(
+            past, state_before_end(self._snapshots, past), options, poison_limit=sys.maxsize
+        )
         try:
             engine.catch_up(timeout_s=REPLAY_TIMEOUT_S)
         except BaseException:
             engine.close()
             raise
-        return ExperienceBuffer(self._path, past, engine)
+        return ExperienceBuffer(self._path, past, engine, self._snapshots)
 
     def __len__(self) -> int:
         self._catch_up()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
-from relive.consumers import Materializer, MemoryStore
+from relive.consumers import Materializer, MemoryStore, Snapshots
 from relive.core.results import Token
 from relive.errors import (
     BufferClosed,
@@ -781,7 +781,7 @@ def test_an_append_without_an_answer_can_be_tried_again(tmp_path: Path) -> None:
     log = Unavailable()
     engine = Engine(log, MemoryStore())
     engine.start()
-    with ExperienceBuffer(tmp_path, log, engine) as buffer:
+    with ExperienceBuffer(tmp_path, log, engine, Snapshots(tmp_path)) as buffer:
         log.broken = True
         for _ in range(2):
             with pytest.raises(LogUnavailable):

@@ -7,6 +7,7 @@ from relive.consumers.memory_store import MemoryStore
 from relive.consumers.opening import Backend, open_kept_store, open_store
 from relive.consumers.overlay_store import OverlayStore
 from relive.consumers.recovery import Recovered, StateDirectory, recovering
+from relive.consumers.snapshot_loading import state_before_end
 from relive.consumers.snapshots import Snapshot, Snapshots
 from relive.consumers.snapshotter import SnapshotOptions, Snapshotter
 from relive.consumers.store import DiskUse, StateStore
@@ -39,5 +40,6 @@ __all__ = [
     "recovering",
     "replay",
     "state_at",
+    "state_before_end",
     "verify_store",
 ]

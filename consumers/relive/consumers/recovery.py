@@ -19,25 +19,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from relive.consumers.committed import last_committed
 from relive.consumers.durable_files import sync_directory, write_atomically
 from relive.consumers.durable_store import backend_of
 from relive.consumers.ladder import Ladder
 from relive.consumers.memory_store import MemoryStore
 from relive.consumers.opening import Backend, open_store
+from relive.consumers.snapshot_loading import (
+    backend_of_snapshot,
+    copy_tables,
+    load,
+    open_restored,
+)
 from relive.consumers.snapshots import Snapshot, Snapshots
 from relive.consumers.store import StateStore
 from relive.core.results import StateSource
-from relive.core.tail import Table
 from relive.errors import (
     LogReplaced,
     ReliveError,
     SnapshotError,
-    SnapshotUnsound,
     StateDamaged,
     StoreDamaged,
     StoreError,
@@ -50,8 +52,6 @@ LOCK_TIMEOUT_S = 60.0
 _LOCK_POLL_S = 0.02
 # Every try distrusts one more state; more bad ones than this have another cause.
 _MOST_TRIES = 10
-_NO_KEY = b"\xff" * 64
-_COPIED_AT_ONCE = 5_000
 
 Used = TypeVar("Used")
 Json = TypeVar("Json", list[Any], dict[str, Any])
@@ -222,7 +222,7 @@ class StateDirectory:
             self._restoring.rename(self._state)
             sync_directory(self._directory)
             try:
-                return self._opened(self._state, self._backend, snapshot)
+                return open_restored(self._state, self._backend, snapshot)
             except (SnapshotError, StoreError) as error:
                 ladder.pass_over(f"snapshot {snapshot.path.name}", error)
                 shutil.rmtree(self._state)
@@ -232,19 +232,12 @@ class StateDirectory:
         """Whether there was a sound snapshot to read everything from."""
         for snapshot in ladder.usable(self._snapshots, ()):
             try:
-                self._snapshots.restore(snapshot, self._restoring)
-                store = self._opened(self._restoring, _backend_of(snapshot), snapshot)
-                try:
-                    _copy_tables(store, into)
-                finally:
-                    store.close()
+                load(self._snapshots, snapshot, self._restoring, into)
             except (SnapshotError, StoreError) as error:
                 ladder.pass_over(f"snapshot {snapshot.path.name}", error)
                 into.clear()
             else:
                 return True
-            finally:
-                shutil.rmtree(self._restoring, ignore_errors=True)
         return False
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -254,36 +247,22 @@ class StateDirectory:
             SnapshotError, StoreError: it cannot be done.
         """
         self._snapshots.restore(snapshot, self._restoring)
-        backend = _backend_of(snapshot)
+        backend = backend_of_snapshot(snapshot)
         if backend == self._backend:
             return
         other = self._directory / "state.converting"
         shutil.rmtree(other, ignore_errors=True)
         self._restoring.rename(other)
-        source = self._opened(other, backend, snapshot)
+        source = open_restored(other, backend, snapshot)
         try:
             target = open_store(self._restoring, self._backend)
             try:
-                _copy_tables(source, target)
+                copy_tables(source, target)
             finally:
                 target.close()
         finally:
             source.close()
             shutil.rmtree(other, ignore_errors=True)
-
-    def _opened(self, restored: Path, backend: Backend, snapshot: Snapshot) -> StateStore:
-        """The store of a restored snapshot.
-
-        Its files are what was written, by their checksums, so that only what they are is compared.
-        """
-        store = open_store(restored, backend)
-        try:
-            if last_committed(store) != snapshot.manifest.state:
-                raise SnapshotUnsound("its state is not the one that its manifest names")
-        except BaseException:
-            store.close()
-            raise
-        return store
 
     def _is_of_another_backend(self) -> bool:
         """A changed setting may be a mistake; files of another version are passed over."""
@@ -327,17 +306,6 @@ class StateDirectory:
             yield
         finally:
             os.close(lock)
-
-
-def _backend_of(snapshot: Snapshot) -> Backend:
-    return cast(Backend, snapshot.manifest.store)  # the ladder leaves others out
-
-
-def _copy_tables(source: StateStore, target: StateStore) -> None:
-    for table in Table:
-        entries = source.scan(table, b"", _NO_KEY)
-        while some := dict(islice(entries, _COPIED_AT_ONCE)):
-            target.commit({table: some})
 
 
 def _lock(descriptor: int) -> bool:

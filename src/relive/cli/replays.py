@@ -11,7 +11,14 @@ import typer
 from relive.cli.moment import parsed_moment
 from relive.cli.options import AsJson, LogUrl, OtherLog, Target
 from relive.cli.output import print_result, print_state
-from relive.cli.target import parsed_target, replay_shown, replaying
+from relive.cli.target import (
+    Place,
+    parsed_target,
+    place_of_log,
+    replay_shown,
+    replaying,
+    snapshot_state,
+)
 from relive.client import Client
 from relive.consumers import Materializer, MemoryStore, StateStore, log_at, open_kept_store
 from relive.consumers.comparison import compare_states
@@ -28,16 +35,17 @@ def replay(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold the log from its beginning in memory, and print the state's digest.
+    """Fold the log in memory, and print the state's digest.
 
-    Two states are equal if and only if their digests are.
+    It starts at the log's beginning, or, where that was trimmed, from the oldest snapshot. Two
+    states are equal if and only if their digests are.
 
     Example: relive replay --log file:./buffer --to 120 --json
     """
     event_log = open_log(log)
     try:
         past = log_now(event_log) if to is None else log_at(event_log, parsed_moment("to", to))
-        materializer = replay_shown(past, MemoryStore())
+        materializer = replay_shown(past, _first_state(place_of_log(log), past))
         print_state(materializer, "replayed", as_json)
         materializer.close()
     finally:
@@ -59,7 +67,9 @@ def verify(target: Target, log: OtherLog = None, as_json: AsJson = False) -> Non
             known = client.stats()
         event_log = open_log(log)
         try:
-            report = _verify_service(event_log, dict(known.positions), known.digest)
+            report = _verify_service(
+                event_log, place_of_log(log), dict(known.positions), known.digest
+            )
         finally:
             event_log.close()
     else:
@@ -69,7 +79,7 @@ def verify(target: Target, log: OtherLog = None, as_json: AsJson = False) -> Non
             )
         event_log = open_log(place.log)
         try:
-            report = _verify_store(event_log, _owned(place.state))
+            report = _verify_store(event_log, place, _owned(place.state))
         finally:
             event_log.close()
     print_result(as_json, report, _as_text(report))
@@ -77,9 +87,11 @@ def verify(target: Target, log: OtherLog = None, as_json: AsJson = False) -> Non
         raise typer.Exit(1)
 
 
-def _verify_service(log: EventLog, positions: dict[int, int], digest: str) -> dict[str, Any]:
+def _verify_service(
+    log: EventLog, place: Place, positions: dict[int, int], digest: str
+) -> dict[str, Any]:
     past = LogPrefix(log, positions)
-    replayed = replay_shown(past, MemoryStore())
+    replayed = replay_shown(past, _first_state(place, past))
     found = replayed.digest()
     replayed.close()
     return {
@@ -92,12 +104,19 @@ def _verify_service(log: EventLog, positions: dict[int, int], digest: str) -> di
     }
 
 
-def _verify_store(log: EventLog, store: StateStore) -> dict[str, Any]:
+def _first_state(place: Place, past: LogPrefix) -> StateStore:
+    """What a replay starts from: nothing, or the oldest snapshot where the log was trimmed."""
+    if all(past.bounds(partition).first == 0 for partition in range(past.partitions)):
+        return MemoryStore()
+    return snapshot_state(place, past, oldest=True)
+
+
+def _verify_store(log: EventLog, place: Place, store: StateStore) -> dict[str, Any]:
     kept = Materializer(log, store)
     try:
         positions = kept.positions()
         past = LogPrefix(log, positions)
-        memory = MemoryStore()
+        memory = _first_state(place, past)
         replayed = replay_shown(past, memory)
         replayed.commit()
         checks = compare_states(store, memory, log.partitions)

@@ -19,15 +19,17 @@ from relive.consumers import (
     Materializer,
     MemoryStore,
     OverlayStore,
+    Snapshots,
     StateStore,
     log_at,
     open_kept_store,
     replay,
+    state_before_end,
 )
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.state import PartitionState
 from relive.core.tail import Tail
-from relive.errors import InvalidConfig, StoreInUse
+from relive.errors import InvalidConfig, StoreDamaged, StoreInUse
 from relive.index_service import Engine
 from relive.log import LogPrefix, log_now, open_log
 
@@ -83,6 +85,12 @@ def log_url(target: str) -> str:
     return f"file:{target}" if Path(target).is_dir() else target
 
 
+def place_of_log(url: str) -> Place:
+    """Where the buffer of an existing log is; a log in a directory has its state beside it."""
+    directory = url.removeprefix("file:")
+    return Place(url, None if directory == url else Path(directory) / "state")
+
+
 @contextmanager
 def reading(target: str, log: str | None, at: str | None, config: Path | None) -> Iterator[Reads]:
     """The reads of a target, now or as of a moment. An embedded one is left as it is.
@@ -102,7 +110,7 @@ def reading(target: str, log: str | None, at: str | None, config: Path | None) -
     # This version searches on the CPU, and need not say so for every look.
     options = BufferConfig.load(config, faiss_backend="cpu").index_options()
     options = replace(options, record_retrievals=False)
-    with opened(place, at) as (past, store):
+    with opened(place, at, config) as (past, store):
         engine = Engine(past, store, options, poison_limit=sys.maxsize)
         try:
             with replaying(past, engine.positions()):
@@ -125,7 +133,9 @@ def folded(place: Place) -> Iterator[tuple[LogPrefix, Materializer, StateStore]]
 
 
 @contextmanager
-def opened(place: Place, at: str | None = None) -> Iterator[tuple[LogPrefix, StateStore]]:
+def opened(
+    place: Place, at: str | None = None, config: Path | None = None
+) -> Iterator[tuple[LogPrefix, StateStore]]:
     """A buffer's log up to now or a moment, and a store with a state to start from.
 
     The store is the caller's to close. Nothing that is done with it changes the kept state.
@@ -134,10 +144,9 @@ def opened(place: Place, at: str | None = None) -> Iterator[tuple[LogPrefix, Sta
     logging.getLogger("relive.consumers").setLevel(logging.ERROR)
     event_log = open_log(place.log)
     try:
-        if at is None:
-            yield log_now(event_log), _kept_state(place.state)
-        else:
-            yield log_at(event_log, parsed_moment("at", at)), MemoryStore()
+        past = log_now(event_log) if at is None else log_at(event_log, parsed_moment("at", at))
+        store = _kept_state(place.state) if at is None else None
+        yield past, store or snapshot_state(place, past, config)
     finally:
         event_log.close()
 
@@ -160,11 +169,27 @@ def replaying(past: LogPrefix, start: dict[int, int], what: str = "replaying") -
         yield
 
 
-def _kept_state(directory: Path | None) -> StateStore:
-    if directory is None or not directory.is_dir():
+def snapshot_state(
+    place: Place, past: LogPrefix, config: Path | None = None, *, oldest: bool = False
+) -> StateStore:
+    """A state in memory to start replaying from: of a snapshot, or none."""
+    directory = BufferConfig.load(config).snapshot_path
+    if directory is None and place.state is not None:
+        directory = place.state.parent / "snapshots"
+    if directory is None:
         return MemoryStore()
+    return state_before_end(Snapshots(directory), past, oldest=oldest)
+
+
+def _kept_state(directory: Path | None) -> StateStore | None:
+    """The kept state; None where there is none to read.
+
+    Log and snapshots are all that processes share: where another one owns the state, this one folds
+    for itself, as it does where the state is damaged.
+    """
+    if directory is None or not directory.is_dir():
+        return None
     try:
         return OverlayStore(open_kept_store(directory))
-    except StoreInUse:
-        # The log is all that processes share: this one folds it for itself.
-        return MemoryStore()
+    except (StoreInUse, StoreDamaged):
+        return None
