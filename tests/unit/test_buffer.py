@@ -1000,6 +1000,20 @@ def test_a_second_process_sees_adds_and_removes(tmp_path: Path) -> None:
         assert buffer.ids() == ["mine", "theirs", "more", "late"]
 
 
+@pytest.mark.parametrize("backend", ["lmdb", "file"])
+def test_statistics_say_what_state_and_snapshots_take_on_disk(tmp_path: Path, backend: str) -> None:
+    with open_buffer(tmp_path, persistence_backend=backend, snapshot_interval=10**9) as buffer:
+        buffer.add_many(experience(visual=[float(n)] * 1_000) for n in range(1, 301))
+        buffer.flush()
+        before = buffer.stats()
+        assert 300 * 4_000 < before.payload_bytes < 300 * 4_500
+        assert before.payload_bytes < before.state_bytes < 1.3 * before.payload_bytes
+        assert before.snapshot_bytes == 0
+        buffer.snapshot()
+        after = buffer.stats()
+        assert 0 < after.snapshot_bytes < 0.4 * after.payload_bytes, "payloads are linked"
+
+
 OWNER = """
 import sys
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer

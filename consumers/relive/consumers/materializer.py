@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from relive.consumers.committed import Committed, commit_entry, committed_now, last_committed
 from relive.consumers.recovery import Recovered
-from relive.consumers.store import StateStore
+from relive.consumers.store import DiskUse, StateStore
 from relive.core.fold import Change, Quarantined, fold
 from relive.core.partition import partition_of
 from relive.core.results import Recovery, StateSource
@@ -148,6 +148,10 @@ class Materializer:
     def log_bytes(self) -> int:
         """Of all keys and values folded since the log began."""
         return self._log_bytes
+
+    def disk_use(self) -> DiskUse:
+        """What its store takes on disk."""
+        return self._store.disk_use()
 
     def digest(self) -> str:
         """The digest of the state at the current positions."""

@@ -14,8 +14,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,6 +95,19 @@ class Snapshots:
             except SnapshotUnsound as reason:
                 found.append((path, reason))
         return found
+
+    def own_bytes(self) -> int:
+        """Of all files but those that have names elsewhere too, so that they'd be there anyway."""
+        names: Counter[tuple[int, int]] = Counter()
+        sizes: dict[tuple[int, int], tuple[int, int]] = {}
+        for path in self._directory.rglob("*"):
+            with suppress(FileNotFoundError):  # another one may remove it meanwhile
+                found = path.stat()
+                if stat.S_ISREG(found.st_mode):
+                    file = found.st_dev, found.st_ino
+                    names[file] += 1
+                    sizes[file] = found.st_size, found.st_nlink
+        return sum(size for file, (size, links) in sizes.items() if links == names[file])
 
     def readable(self, log: str) -> list[Snapshot]:
         """Those of a log whose manifests can be read, newest first; files are not looked at."""

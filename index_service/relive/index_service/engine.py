@@ -19,6 +19,7 @@ from relive.consumers import (
     Recovered,
     Snapshot,
     SnapshotOptions,
+    Snapshots,
     Snapshotter,
     StateStore,
 )
@@ -285,6 +286,9 @@ class Engine:
 
     def stats(self) -> BufferStats:
         """What is in the buffer and what happened to it."""
+        disk = self._materializer.disk_use()
+        snapshots = self._snapshots
+        snapshot_bytes = Snapshots(snapshots.directory).own_bytes() if snapshots else 0
         with self._materializer.locked() as states:
             totals = {
                 counter.name: sum(getattr(state.counters, counter.name) for state in states)
@@ -299,6 +303,9 @@ class Engine:
                 positions=self.positions(),
                 digest=self._materializer.digest(),
                 backend=self._scanner.name,
+                payload_bytes=disk.payloads_live,
+                state_bytes=disk.payloads + disk.tables,
+                snapshot_bytes=snapshot_bytes,
                 recovery=self._materializer.recovery,
                 **{f.name: totals[f.name] for f in fields(BufferStats) if f.name in totals},
             )

@@ -181,6 +181,9 @@ class BufferStats:
         positions: all of this includes everything before these.
         digest: equal for equal states; see docs/ARCHITECTURE.md, "Digest".
         backend: what scans the index.
+        payload_bytes: of the records of live experiences that are committed, each kept once.
+        state_bytes: that the state's files take. Both are 0 for a state in memory.
+        snapshot_bytes: that snapshots take beyond what they share with the state by hard links.
         recovery: what opening found and did; None before it has ended.
     """
 
@@ -201,4 +204,7 @@ class BufferStats:
     positions: Positions
     digest: str
     backend: str
+    payload_bytes: int
+    state_bytes: int
+    snapshot_bytes: int
     recovery: Recovery | None = None
