@@ -347,6 +347,15 @@ class ExperienceBuffer:
         self._check_open()
         return self._engine.snapshot()
 
+    def rebuild_index(self, *, wait: bool = True) -> None:
+        """Build the index anew beside the one in service, and swap them; reads and writes go on.
+
+        Args:
+            wait: until it is in service; `stats().epoch` has risen by one then.
+        """
+        self._check_open()
+        self._engine.rebuild_index(wait=wait)
+
     def close(self) -> None:
         """Flush and close. Safe to call twice."""
         if not self._closed:

@@ -1000,6 +1000,37 @@ def test_a_second_process_sees_adds_and_removes(tmp_path: Path) -> None:
         assert buffer.ids() == ["mine", "theirs", "more", "late"]
 
 
+def test_the_index_is_rebuilt_under_adds_evictions_and_searches(tmp_path: Path) -> None:
+    with open_buffer(tmp_path, capacity=300) as buffer:
+        buffer.add_many(experience(visual=[math.cos(n), math.sin(n), 0.0]) for n in range(300))
+        ended = threading.Event()
+
+        def write() -> None:
+            n = 300
+            while not ended.is_set():
+                buffer.add(experience(visual=[math.cos(n), math.sin(n), 0.0]))
+                n += 1
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for epoch in range(1, 6):
+                buffer.rebuild_index()
+                assert buffer.stats().epoch == epoch
+                found = buffer.search(visual=[1.0, 0.0, 0.0], k=1_000)
+                assert len({hit.id for hit in found}) == 300
+        finally:
+            ended.set()
+            writer.join()
+        buffer.rebuild_index(wait=False)
+        buffer.rebuild_index()
+        stats = buffer.stats()
+        assert (stats.epoch, stats.index_size, stats.size) == (7, 300, 300)
+        assert {h.id for h in buffer.search(visual=[1.0, 0.0, 0.0], k=300)} == set(buffer.ids())
+    with pytest.raises(BufferClosed):
+        buffer.rebuild_index()
+
+
 @pytest.mark.parametrize("backend", ["lmdb", "file"])
 def test_statistics_say_what_state_and_snapshots_take_on_disk(tmp_path: Path, backend: str) -> None:
     with open_buffer(tmp_path, persistence_backend=backend, snapshot_interval=10**9) as buffer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -40,7 +41,7 @@ from relive.core.row import Row, priority_inputs
 from relive.core.sampling import Draw, Strategy, draw
 from relive.core.settings import Settings
 from relive.core.state import Counters, PartitionState
-from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
+from relive.errors import BufferClosed, ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.payload_embeddings import embeddings_of
 from relive.index_service.retrievals import RetrievalRecorder
@@ -122,6 +123,7 @@ class Engine:
             store.close()
             raise
         self._recorder = RetrievalRecorder(log)
+        self._rebuilds = ThreadPoolExecutor(1, thread_name_prefix="relive-rebuild")
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
         self._heir: Heir | None = None
@@ -180,6 +182,7 @@ class Engine:
         """Record what is waiting, commit, and stop. Safe to call twice."""
         if not self._closed:
             self._closed = True
+            self._rebuilds.shutdown(cancel_futures=True)
             try:
                 self._recorder.close()
             finally:
@@ -204,6 +207,34 @@ class Engine:
         self._own(recovered)
         if self._snapshotter is not None:
             self._snapshotter.start()
+
+    def rebuild_index(self, *, wait: bool = True) -> None:
+        """Build the index anew beside the one in service, and swap them.
+
+        Searches go on in the old one meanwhile, and adds wait for nothing but the swap. If a
+        rebuild is under way, another one follows it.
+
+        Args:
+            wait: until it is in service.
+
+        Raises:
+            BufferClosed: it was closed meanwhile.
+        """
+        try:
+            rebuilt = self._rebuilds.submit(self._rebuild)
+            if wait:
+                rebuilt.result()
+        except (RuntimeError, CancelledError) as error:
+            raise BufferClosed("the index") from error
+
+    def _rebuild(self) -> None:
+        while not self._closed:
+            index = Index.copied(self._index.view)
+            with self._materializer.locked():
+                if index.view.space == self._index.view.space:  # no dimension came meanwhile
+                    index.succeed(self._index)
+                    self._index = index
+                    return
 
     # State
 

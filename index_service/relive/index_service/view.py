@@ -164,6 +164,27 @@ class Index:
         self._where: dict[RowKey, tuple[int, int]] = {}
         self.view = View(space, epoch=epoch)
 
+    @classmethod
+    def copied(cls, view: View) -> Index:
+        """A new index, of the next epoch, of the rows that a view sees, close together.
+
+        Not published yet; see `succeed`.
+        """
+        index = cls(view.space, view.epoch + 1)
+        for segment in (segment for segment in view.segments if segment.size):
+            index._append(_keys(segment), segment.chunk.matrix[_live_rows(segment)])
+        return index
+
+    def succeed(self, other: Index) -> None:
+        """Take what the index that this is a copy of got and lost since, and publish its view."""
+        added = [key for key in other._where if key not in self._where]
+        removed = [key for key in self._where if key not in other._where]
+        rows = np.empty((len(added), self.view.space.width), dtype=np.float32)
+        for at, key in enumerate(added):
+            segment, row = other._where[key]
+            rows[at] = other._segments[segment].chunk.matrix[row]
+        self.apply(added, rows, removed, other.view.positions)
+
     def apply(
         self,
         added: Sequence[RowKey],

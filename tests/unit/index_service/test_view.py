@@ -231,3 +231,27 @@ def test_both_scanners_give_the_same_answer() -> None:
     apply(index, live, [(RowKey(0, at), v) for at, v in enumerate(vectors(random, 90, True))])
     query = index.view.space.query(random.standard_normal(3), None)
     assert index.view.search(faiss(), query, 40) == index.view.search(NumpyScanner(), query, 40)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_a_copy_that_succeeds_its_index_answers_the_same(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    index = Index(EmbeddingSpace(3, 0))
+    live: Live = {}
+    keys = [RowKey(int(random.integers(2)), at) for at in range(60)]
+    apply(index, live, list(zip(keys[:40], vectors(random, 40, ties=False), strict=True)))
+    copy = Index.copied(index.view)
+    gone = [key for key in keys[:40] if random.random() < 0.5]
+    apply(index, live, [], gone)
+    late = list(zip(keys[40:], vectors(random, 20, ties=False), strict=True))
+    apply(index, live, late, [key for key in keys[40:] if random.random() < 0.3], position=60)
+    copy.succeed(index)
+    assert (copy.view.epoch, copy.view.size) == (index.view.epoch + 1, len(live))
+    assert copy.view.positions == index.view.positions
+    vector = random.standard_normal(3).astype(np.float32)
+    query = index.view.space.query(vector, None)
+    for k in (1, 5, 100):
+        found = copy.view.search(NumpyScanner(), query, k)
+        assert found == index.view.search(NumpyScanner(), query, k)
+        assert len(found) == min(k, len(live))
