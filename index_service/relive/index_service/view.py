@@ -172,7 +172,7 @@ class Index:
         """
         index = cls(view.space, view.epoch + 1)
         for segment in (segment for segment in view.segments if segment.size):
-            index._append(_keys(segment), segment.chunk.matrix[_live_rows(segment)])
+            index._append(_keys(segment), _live_matrix(segment))
         return index
 
     def succeed(self, other: Index) -> None:
@@ -282,7 +282,7 @@ class Index:
         sparse = [segment for segment in full if segment.size < _SPARSE * CHUNK_ROWS]
         rebuilt = Index(self.view.space)
         for segment in (s for s in sparse if s.size):
-            rebuilt._append(_keys(segment), segment.chunk.matrix[_live_rows(segment)])
+            rebuilt._append(_keys(segment), _live_matrix(segment))
         self._segments = kept + rebuilt._segments + self._segments[-1:]
         self._where = {
             key: (at, row)
@@ -296,6 +296,11 @@ def _live_rows(segment: Segment) -> list[int]:
         return list(range(segment.start, segment.stop))
     rows: list[int] = (np.flatnonzero(segment.live) + segment.start).tolist()
     return rows
+
+
+def _live_matrix(segment: Segment) -> Float32Array:
+    seen = segment.chunk.matrix[segment.start : segment.stop]
+    return seen if segment.live is None else seen[segment.live]
 
 
 def _keys(segment: Segment) -> list[RowKey]:
