@@ -135,6 +135,36 @@ def test_a_damaged_payload_that_store_and_snapshots_share_is_found_and_read_from
         assert answers(buffer) == before
 
 
+def test_a_snapshot_whose_shared_files_turn_out_damaged_gives_way_to_an_older_one(
+    tmp_path: Path,
+) -> None:
+    """They are compared while the state is loaded from them; what was moved aside stays."""
+    config = {"record_retrievals": False, "snapshot_interval": 10_000}
+    with open_buffer(tmp_path, **config) as buffer:
+        buffer.add_many(experience(n, question="?" * 20_000) for n in range(50))
+        older = buffer.snapshot()
+        buffer.add_many(experience(n, question="?" * 20_000) for n in range(50, 100))
+        buffer.flush()
+        buffer.remove("x70")
+        newer = buffer.snapshot()
+        before = answers(buffer)
+    # Of what is not live nothing is read, so that only the snapshot's checksum can tell.
+    (file,) = [f for f in (newer.path / "state").iterdir() if b"x70" in f.read_bytes()]
+    content = bytearray(file.read_bytes())
+    content[content.index(b"x70")] ^= 1
+    file.unlink()
+    file.write_bytes(content)
+    (tmp_path / "state" / "store").write_bytes(b"damaged")
+    with open_buffer(tmp_path, **config) as buffer:
+        found = buffer.stats().recovery
+        assert found is not None
+        assert dict(found.positions) == older.positions
+        assert "does not match its checksum" in found.passed_over[0]
+        assert newer.path.name in found.passed_over[1]
+        assert answers(buffer) == before
+    assert (tmp_path / "state.damaged" / "store").read_bytes() == b"damaged"
+
+
 def test_two_machines_share_their_snapshots(tmp_path: Path) -> None:
     shared, log = tmp_path / "shared", f"file:{tmp_path / 'log'}"
     config = BufferConfig(faiss_backend="cpu", snapshot_path=shared)

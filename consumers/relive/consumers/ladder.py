@@ -19,7 +19,7 @@ from relive.errors import (
     SnapshotUnsound,
     StateDamaged,
     StateUnrecoverable,
-    StoreError,
+    StoreIncompatible,
 )
 from relive.log import EventLog
 from relive.schemas.released import lock_entries
@@ -50,7 +50,7 @@ class Ladder:
         That it holds what was written is for the store to see to.
 
         Raises:
-            StoreError: says why it does not fit.
+            StoreIncompatible: says why it does not fit.
             LogReplaced: it is of another log.
         """
         committed = last_committed(store)
@@ -59,7 +59,7 @@ class Ladder:
         if committed.log != self._identity:
             raise LogReplaced(committed.log, self._identity)
         if problem := self._misfit(committed):
-            raise StoreError(problem)
+            raise StoreIncompatible(problem)
         return committed
 
     def usable(self, snapshots: Snapshots, distrusted: Sequence[str]) -> Iterator[Snapshot]:

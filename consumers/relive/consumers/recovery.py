@@ -33,11 +33,10 @@ from relive.consumers.snapshot_loading import (
     load,
     open_restored,
 )
-from relive.consumers.snapshots import Snapshot, Snapshots
+from relive.consumers.snapshots import Confirm, Snapshot, Snapshots
 from relive.consumers.store import StateStore
 from relive.core.results import StateSource
 from relive.errors import (
-    LogReplaced,
     ReliveError,
     SnapshotError,
     StateDamaged,
@@ -52,11 +51,16 @@ LOCK_TIMEOUT_S = 60.0
 _LOCK_POLL_S = 0.02
 # Every try distrusts one more state; more bad ones than this have another cause.
 _MOST_TRIES = 10
+_A_SNAPSHOT = "a snapshot"
 
 Used = TypeVar("Used")
 Json = TypeVar("Json", list[Any], dict[str, Any])
 
 _log = logging.getLogger(__name__)
+
+
+def _nothing_to_confirm() -> None:
+    """Where nothing is still being compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Recovered:
         started_s: when recovery began, by `time.monotonic`.
         condemn: called when a read finds the store damaged: no later opening trusts it.
         condemned: whether that has happened.
+        confirm: waits until the files of a restored snapshot have all been read and compared, which
+            goes on beside the loading of the state; to be called before it is relied on.
         inherit: recovers the store once its owner has ended; None where it is owned.
     """
 
@@ -83,6 +89,7 @@ class Recovered:
     started_s: float
     condemn: Callable[[StoreError], None]
     condemned: Callable[[], bool]
+    confirm: Confirm = _nothing_to_confirm
     inherit: Callable[[], Recovered] | None = None
 
 
@@ -139,18 +146,25 @@ class StateDirectory:
             ladder = Ladder(log)
             source = StateSource.STORE
             store = self._sound_store(ladder)
+            confirm = _nothing_to_confirm
             if store is None:
                 source = StateSource.SNAPSHOT
-                store = self._restored_store(ladder)
+                store, confirm = self._restored_store(ladder)
             if store is None:
                 source = StateSource.LOG
                 ladder.check_log_is_whole()
                 self._make_place()
                 store = open_store(self._state, self._backend)
-        condemned = self._condemned.exists
-        passed_over = tuple(ladder.passed_over)
         return Recovered(
-            store, self._backend, True, source, passed_over, started, self._condemn, condemned
+            store=store,
+            backend=self._backend,
+            owned=True,
+            source=source,
+            passed_over=tuple(ladder.passed_over),
+            started_s=started,
+            condemn=self._condemn,
+            condemned=self._condemned.exists,
+            confirm=lambda: self._confirm(confirm),
         )
 
     def read_only(self, log: EventLog) -> Recovered:
@@ -167,17 +181,16 @@ class StateDirectory:
             if not self._read_snapshot(ladder, store):
                 source = StateSource.LOG
                 ladder.check_log_is_whole()
-        passed_over = tuple(ladder.passed_over)
         return Recovered(
-            store,
-            self._backend,
-            False,
-            source,
-            passed_over,
-            started,
-            lambda error: None,
-            lambda: False,
-            lambda: self.recover(log),
+            store=store,
+            backend=self._backend,
+            owned=False,
+            source=source,
+            passed_over=tuple(ladder.passed_over),
+            started_s=started,
+            condemn=lambda error: None,
+            condemned=lambda: False,
+            inherit=lambda: self.recover(log),
         )
 
     def _sound_store(self, ladder: Ladder) -> StateStore | None:
@@ -191,11 +204,11 @@ class StateDirectory:
             if self._condemned.exists():
                 raise StateDamaged(str(_read_json(self._condemned, {}).get("reason", "condemned")))
             keep = ladder.checked(store) is not None
-        except (StoreInUse, LogReplaced):
-            raise
-        except StoreError as error:
-            if isinstance(error, StoreIncompatible) and self._is_of_another_backend():
+        except StoreIncompatible as error:
+            if self._is_of_another_backend():
                 raise
+            ladder.pass_over("the store", error)
+        except (StoreDamaged, StateDamaged) as error:
             ladder.pass_over("the store", error)
         else:
             if not keep:
@@ -205,7 +218,7 @@ class StateDirectory:
                 store.close()
         return store if keep else None
 
-    def _restored_store(self, ladder: Ladder) -> StateStore | None:
+    def _restored_store(self, ladder: Ladder) -> tuple[StateStore | None, Confirm]:
         """The store in its place, restored from the newest snapshot that is sound; None if none is.
 
         What was in its place stays there until a snapshot has been restored next to it.
@@ -213,7 +226,7 @@ class StateDirectory:
         distrusted = self._distrusted()
         for snapshot in ladder.usable(self._snapshots, distrusted):
             try:
-                self._restore(snapshot)
+                confirm = self._restore(snapshot)
             except (SnapshotError, StoreError) as error:
                 ladder.pass_over(f"snapshot {snapshot.path.name}", error)
                 continue
@@ -222,11 +235,11 @@ class StateDirectory:
             self._restoring.rename(self._state)
             sync_directory(self._directory)
             try:
-                return open_restored(self._state, self._backend, snapshot)
+                return open_restored(self._state, self._backend, snapshot), confirm
             except (SnapshotError, StoreError) as error:
                 ladder.pass_over(f"snapshot {snapshot.path.name}", error)
                 shutil.rmtree(self._state)
-        return None
+        return None, _nothing_to_confirm
 
     def _read_snapshot(self, ladder: Ladder, into: MemoryStore) -> bool:
         """Whether there was a sound snapshot to read everything from."""
@@ -240,16 +253,17 @@ class StateDirectory:
                 return True
         return False
 
-    def _restore(self, snapshot: Snapshot) -> None:
+    def _restore(self, snapshot: Snapshot) -> Confirm:
         """Put the store of a snapshot next to the store's place, in the backend that is asked for.
 
         Raises:
             SnapshotError, StoreError: it cannot be done.
         """
-        self._snapshots.restore(snapshot, self._restoring)
+        confirm = self._snapshots.restore(snapshot, self._restoring)
         backend = backend_of_snapshot(snapshot)
         if backend == self._backend:
-            return
+            return confirm
+        confirm()
         other = self._directory / "state.converting"
         shutil.rmtree(other, ignore_errors=True)
         self._restoring.rename(other)
@@ -263,6 +277,7 @@ class StateDirectory:
         finally:
             source.close()
             shutil.rmtree(other, ignore_errors=True)
+        return _nothing_to_confirm
 
     def _is_of_another_backend(self) -> bool:
         """A changed setting may be a mistake; files of another version are passed over."""
@@ -277,16 +292,31 @@ class StateDirectory:
 
     def _make_place(self) -> None:
         """Move aside what is in the store's place, and forget what was said of it."""
-        if self._state.exists():
+        if _read_json(self._condemned, {}).get("of") == _A_SNAPSHOT:
+            shutil.rmtree(self._state)  # a mere copy; what was moved aside for it stays there
+        elif self._state.exists():
             shutil.rmtree(self._damaged, ignore_errors=True)
             self._state.rename(self._damaged)
         self._origin.unlink(missing_ok=True)
         self._condemned.unlink(missing_ok=True)
         sync_directory(self._directory)
 
-    def _condemn(self, error: StoreError) -> None:
+    def _confirm(self, confirm: Confirm) -> None:
+        """See `Recovered.confirm`; what turns out damaged is condemned.
+
+        Raises:
+            StateDamaged: a file is not what the snapshot's manifest says.
+        """
+        try:
+            confirm()
+        except SnapshotError as error:
+            damaged = StateDamaged(f"a snapshot was no good: {error}")
+            self._condemn(damaged, _A_SNAPSHOT)
+            raise damaged from error
+
+    def _condemn(self, error: StoreError, of: str = "a store") -> None:
         distrusted = _read_json(self._origin, [])
-        said = {"reason": str(error), "distrusted": distrusted}
+        said = {"reason": str(error), "of": of, "distrusted": distrusted}
         try:
             write_atomically(self._condemned, json.dumps(said).encode())
         except OSError as failure:

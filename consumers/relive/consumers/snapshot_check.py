@@ -31,7 +31,7 @@ def check_snapshot(snapshots: Snapshots, snapshot: Snapshot) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="relive-snapshot-") as scratch:
         copy = Path(scratch) / "state"
-        snapshots.restore(snapshot, copy)
+        snapshots.restore(snapshot, copy)()
         try:
             store = open_store(copy, cast(Backend, manifest.store))
             try:

@@ -58,7 +58,7 @@ def load(snapshots: Snapshots, snapshot: Snapshot, place: Path, into: MemoryStor
         SnapshotError, StoreError: it cannot be read.
     """
     try:
-        snapshots.restore(snapshot, place)
+        snapshots.restore(snapshot, place)()
         store = open_restored(place, backend_of_snapshot(snapshot), snapshot)
         try:
             copy_tables(store, into)

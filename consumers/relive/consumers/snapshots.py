@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from relive.consumers.durable_files import sync_directory
 from relive.consumers.manifest import Manifest, SnapshotFile, manifest_from
@@ -32,7 +33,11 @@ STATE_NAME = "state"
 LOCK_NAME = "lock"
 _UNFINISHED = "unfinished-"
 _LOCK_POLL_S = 0.05
-_HASHING_THREADS = min(4, os.cpu_count() or 1)
+_CPUS = os.cpu_count() or 1
+_MOST_THREADS = 4
+
+
+Confirm: TypeAlias = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +126,19 @@ class Snapshots:
         """
         _together(lambda file: _check(snapshot, file), snapshot.manifest.files)
 
-    def restore(self, snapshot: Snapshot, directory: Path) -> None:
+    def restore(self, snapshot: Snapshot, directory: Path) -> Confirm:
         """Put a snapshot's files into a new directory, each compared with the manifest.
 
-        Shared files are linked, so that they take no time and no room.
+        Shared files are linked, so that they take no time and no room, and compared in the
+        background.
+
+        Returns:
+            waits until they have been, and raises SnapshotUnsound if one is damaged. Nothing that
+            is made of them may be taken for true before.
 
         Raises:
             SnapshotUnsound: names what is missing or damaged; what was restored is removed.
+            SnapshotError: it cannot be restored.
         """
         if directory.exists():
             shutil.rmtree(directory)
@@ -135,12 +146,18 @@ class Snapshots:
         try:
             for file in snapshot.manifest.files:
                 (directory / file.name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _together(lambda file: _restore(snapshot, file, directory), snapshot.manifest.files)
+            linked = [
+                f for f in snapshot.manifest.files if f.shared and _link(snapshot, f, directory)
+            ]
+            copied = [file for file in snapshot.manifest.files if file not in linked]
+            confirm = _begun(lambda file: _check(snapshot, file), linked, max(1, _CPUS - 1))
+            _together(lambda file: _copy(snapshot, file, directory), copied)
             for folder in (directory, *(d for d in directory.rglob("*") if d.is_dir())):
                 sync_directory(folder)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
+        return confirm
 
 
 def snapshot_at(path: Path) -> Snapshot:
@@ -157,10 +174,28 @@ def snapshot_at(path: Path) -> Snapshot:
 
 
 def _together(action: Callable[[SnapshotFile], None], files: Sequence[SnapshotFile]) -> None:
-    """Do it to every file, some at a time: hashing lets go of the interpreter."""
-    with ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="relive-hash") as pool:
-        for done in [pool.submit(action, file) for file in files]:
-            done.result()
+    """Do it to every file, some at a time."""
+    _begun(action, files, _CPUS)()
+
+
+def _begun(
+    action: Callable[[SnapshotFile], None], files: Sequence[SnapshotFile], threads: int
+) -> Confirm:
+    """Begin to do it to every file; what is returned waits for the end of that."""
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, threads), thread_name_prefix="relive-hash")
+    # The largest first, so that all threads end at about the same time.
+    by_size = sorted(files, key=lambda file: file.size, reverse=True)
+    begun = [pool.submit(action, file) for file in by_size]
+    pool.shutdown(wait=False)
+
+    def wait() -> None:
+        try:
+            for done in begun:
+                done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    return wait
 
 
 def _check(snapshot: Snapshot, file: SnapshotFile) -> None:
@@ -172,20 +207,18 @@ def _check(snapshot: Snapshot, file: SnapshotFile) -> None:
     _compare(file, found)
 
 
-def _restore(snapshot: Snapshot, file: SnapshotFile, directory: Path) -> None:
-    source, target = _sized(snapshot, file), directory / file.name
+def _copy(snapshot: Snapshot, file: SnapshotFile, directory: Path) -> None:
     try:
-        found = sha256_of(target) if file.shared and _link(source, target) else None
-        _compare(file, found or copy_with_sha256(source, target))
+        _compare(file, copy_with_sha256(_sized(snapshot, file), directory / file.name))
     except OSError as error:
         if error.errno == errno.EIO:
             raise SnapshotUnsound(f"{file.name} cannot be read: {error}") from error
         raise SnapshotError(f"cannot restore {snapshot.path}: {error}") from error
 
 
-def _link(source: Path, target: Path) -> bool:
+def _link(snapshot: Snapshot, file: SnapshotFile, directory: Path) -> bool:
     try:
-        os.link(source, target)
+        os.link(_sized(snapshot, file), directory / file.name)
     except OSError:  # another file system, or one without links
         return False
     return True

@@ -84,6 +84,7 @@ def take_over(materializer: Materializer, log: EventLog, recovered: Recovered) -
     """
     store = recovered.store
     try:
+        recovered.confirm()
         committed = last_committed(store)
         if committed is not None:
             materializer.catch_up(committed.positions)  # the owner may have been ahead

@@ -119,6 +119,8 @@ class Engine:
             self._index = Index(self._space(0, 0))
             self._columns = PriorityColumns(log.partitions)
             self._load()
+            if recovered is not None:
+                recovered.confirm()
         except BaseException:
             store.close()
             raise

