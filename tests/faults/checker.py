@@ -44,7 +44,7 @@ class Found:
         searched: the ids that searches for everything returned.
         size, index_size, quarantined: what `stats` says.
         digest: of the reopened buffer.
-        replayed: of a clean replay of its log, in memory; None if the log no longer has it all.
+        replayed: of a clean replay in memory.
     """
 
     entries: Mapping[str, Entry]
@@ -54,7 +54,7 @@ class Found:
     index_size: int
     quarantined: int
     digest: str
-    replayed: str | None
+    replayed: str
 
 
 def problems(
@@ -189,6 +189,6 @@ def _disagreements(found: Found) -> list[str]:
             wrong.append(f"{name} is {getattr(found, name)}, live are {len(there)}")
     if found.quarantined:
         wrong.append(f"{found.quarantined} of our own events are in quarantine")
-    if found.replayed is not None and found.digest != found.replayed:
+    if found.digest != found.replayed:
         wrong.append(f"digest {found.digest}, of a clean replay {found.replayed}")
     return wrong

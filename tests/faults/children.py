@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +46,7 @@ class Child:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             os.environ.setdefault(name, "1")
         _CONTEXT.set_forkserver_preload(_PRELOADED)
+        self._ended, self._code = False, 0
         self._process.start()
         for end in given:
             end.close()
@@ -83,23 +83,24 @@ class Child:
 
     def kill(self) -> None:
         """End it with kill -9, unless it has ended."""
-        self._process.kill()
-
-    def send_signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
+        if not self._ended:
+            self._process.kill()
 
     def end(self) -> int:
-        """Wait until it has ended; its exit code, negative for a signal.
+        """Wait until it has ended; its exit code, negative for a signal. Safe to call twice.
 
         Raises:
             Stuck: it does not end.
         """
+        if self._ended:
+            return self._code
         self._process.join(PATIENCE_S)
         code = self._process.exitcode
         if code is None:
             self.kill()
             self._process.join()
             raise Stuck(f"process {self.pid} has sent its last message and does not end")
+        self._ended, self._code = True, code
         self._messages.close()
         if self._go is not None:
             self._go.close()

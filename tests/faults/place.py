@@ -27,6 +27,8 @@ class Place:
         store: the persistence backend.
         capacity: more than any test adds, or the oldest would give way.
         record_retrievals: whether searches count as retrievals.
+        snapshot_interval: events after which a snapshot is taken; few, so that there are many.
+        log_retention_events: records that stay in the log; None for all.
     """
 
     directory: Path
@@ -34,6 +36,8 @@ class Place:
     store: StoreName = "lmdb"
     capacity: int = 100_000
     record_retrievals: bool = False
+    snapshot_interval: int = 25
+    log_retention_events: int | None = None
 
     @property
     def log_url(self) -> str:
@@ -46,6 +50,8 @@ class Place:
             text_dim=TEXT_DIM,
             persistence_backend=self.store,
             record_retrievals=self.record_retrievals,
+            snapshot_interval=self.snapshot_interval,
+            log_retention_events=self.log_retention_events,
             faiss_backend="cpu",
         )
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from relive import buffer
-from relive.consumers import LmdbStore, Materializer, materializer
+from relive.consumers import LmdbStore, Materializer, materializer, snapshot_writer
 from relive.consumers.durable_store import DurableStore
+from relive.consumers.recovery import StateDirectory
+from relive.consumers.snapshotter import Snapshotter
 from relive.core.tail import Tail
 from relive.index_service import Engine
 from relive.log.kafka import KafkaLog
@@ -22,9 +24,11 @@ from relive.log.log_end import SharedEnd
 from relive.log.sqlite import SqliteLog
 from relive.log.wal_sync import WalSync
 
-# Each is passed before and after: "append.before", "append.after", …
+# Each is passed before and after: "append.before", "append.after", … A snapshot that is written
+# tells of its steps by itself.
 STEPS: Mapping[str, tuple[tuple[object, str], ...]] = {
     "open log": ((SqliteLog, "__init__"), (KafkaLog, "__init__")),
+    "recover": ((StateDirectory, "recover"),),
     "open store": ((DurableStore, "__init__"),),
     "load": ((Engine, "_load"),),
     "settings": ((buffer, "_put_in_force"),),
@@ -50,6 +54,8 @@ def names() -> Iterator[str]:
     for step in STEPS:
         yield f"{step}.before"
         yield f"{step}.after"
+    for step in snapshot_writer.STEPS:
+        yield f"snapshot {step}.before"
 
 
 def watch(kill_at: tuple[str, int] | None) -> Callable[[], Mapping[str, int]]:
@@ -72,7 +78,14 @@ def watch(kill_at: tuple[str, int] | None) -> Callable[[], Mapping[str, int]]:
     for step, places in STEPS.items():
         for owner, name in places:
             _wrap(owner, name, step, passed)
+    _default_step(lambda name: passed(f"snapshot {name}.before"))
     return lambda: dict(counted)
+
+
+def _default_step(step: Callable[[str], None]) -> None:
+    options = Snapshotter.__init__.__defaults__
+    assert options == (snapshot_writer.no_step,)
+    Snapshotter.__init__.__defaults__ = (step,)
 
 
 def _wrap(owner: object, name: str, step: str, passed: Callable[[str], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
@@ -14,9 +15,13 @@ from tests.faults.place import Place
 from tests.faults.worker import Failed
 
 from relive.buffer import Experience, ExperienceBuffer
-from relive.errors import LogGap, ReliveError
+from relive.consumers import MemoryStore
+from relive.consumers.snapshot_loading import state_before_end
+from relive.consumers.snapshots import Snapshots
+from relive.consumers.time_travel import replay
+from relive.errors import ReliveError
+from relive.log import log_now, open_log
 from relive.testing import watchdog
-from relive.testing.replay import replayed
 
 
 def read(
@@ -68,12 +73,6 @@ def look(buffer: ExperienceBuffer, ids: Collection[str], place: Place) -> Found:
         buffer.search(text=np.ones(TEXT_DIM), k=k),
     ):
         searched |= {hit.id for hit in result}
-    # Read first: a replay reads the log alone, and must not be what brings the damage to light.
-    digest = stats.digest
-    try:
-        clean = replayed(place.log_url).digest
-    except LogGap:
-        clean = None
     return Found(
         entries=entries,
         listed=listed,
@@ -81,9 +80,28 @@ def look(buffer: ExperienceBuffer, ids: Collection[str], place: Place) -> Found:
         size=stats.size,
         index_size=stats.index_size,
         quarantined=stats.quarantined,
-        digest=digest,
-        replayed=clean,
+        digest=stats.digest,
+        # Last: it reads the log, and must not be what brings its damage to light.
+        replayed=clean_digest(place),
     )
+
+
+def clean_digest(place: Place) -> str:
+    """Of a replay in memory: from the log's beginning, or from the oldest snapshot if that is gone.
+
+    Raises:
+        LogGap: nothing holds what was removed.
+    """
+    with closing(open_log(place.log_url)) as log:
+        past = log_now(log)
+        is_whole = all(log.bounds(partition).first == 0 for partition in range(log.partitions))
+        snapshots = Snapshots(place.directory / "snapshots")
+        first = MemoryStore() if is_whole else state_before_end(snapshots, past, oldest=True)
+        materializer = replay(past, first)
+        try:
+            return materializer.digest()
+        finally:
+            materializer.close()
 
 
 def _entry(buffer: ExperienceBuffer, content: Experience) -> Entry:

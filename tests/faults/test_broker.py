@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class System:
         self.address = address
         self.client = Client(address, timeout_s=CALL_S)
         self.traffic = Traffic()
-        self._sent = 0
+        self._numbers = count(1)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -120,10 +121,9 @@ class System:
             self.service.kill()
 
     def _publish(self, timeout_s: float) -> Future[Token]:
-        self._sent += 1
-        content = experience(f"x{self._sent}", 0)
-        future = self.publisher.publish(content, timeout_s=timeout_s)
-        self.traffic.published[f"x{self._sent}"] = future
+        experience_id = f"x{next(self._numbers)}"
+        future = self.publisher.publish(experience(experience_id, 0), timeout_s=timeout_s)
+        self.traffic.published[experience_id] = future
         return future
 
     def _publish_on(self) -> None:

@@ -21,6 +21,8 @@ from tests.faults.worker import Ended, Failed, Message, Plan
 from relive.testing.plugin import skip_at_a_desk
 
 KIB, MIB = 1024, 1024 * 1024
+# LMDB makes its tables in it, and soon has no room for what is in them.
+SMALL_MAP_BYTES = 128 * KIB
 # With more room than this any buffer opens.
 MOST_TO_OPEN = 400 * KIB
 # Of SQLite and of LMDB.
@@ -122,7 +124,7 @@ def test_a_full_lmdb_map_is_reported_and_a_larger_one_has_room(
 ) -> None:
     trial = make(tmp_path, chance.randrange(2**32))
     seen = Watcher(lambda: None)
-    plan = Plan(trial.seed, "small", 250, patient=True, map_bytes=256 * KIB)
+    plan = Plan(trial.seed, "small", 250, patient=True, map_bytes=SMALL_MAP_BYTES)
     used = trial.use(plan, watch=seen)
     assert used.code == 0
     assert any("no room left" in error for error in seen.errors)

@@ -15,7 +15,6 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.faults import expectations
 from tests.faults.children import started
 from tests.faults.onlooker import watch
 from tests.faults.sizes import Size
@@ -23,8 +22,7 @@ from tests.faults.trial import Trial, make
 from tests.faults.worker import Plan
 
 from relive.buffer import ExperienceBuffer
-from relive.consumers import LmdbStore
-from relive.errors import StoreInUse
+from relive.consumers.owner import OWNER_LOCK_NAME
 from relive.testing.replay import assert_replay_equals
 
 if TYPE_CHECKING:
@@ -50,11 +48,12 @@ def test_three_writers_and_a_reader_lose_nothing_when_they_are_killed(
     def write(writer: int, own: Random) -> int:
         """One life after the other; the last one ends by itself."""
         for life in range(size.lives):
-            plan = Plan(own.randrange(2**32), f"w{writer}l{life}-", 10_000)
+            plan = Plan(own.randrange(2**32), f"w{writer}l{life}-", 10_000, snapshots=False)
             used = trial.use(plan, alone=False, kill_after_s=own.uniform(0.0, 0.4))
             assert used.was_killed
             assert used.failures == ()
-        return trial.use(Plan(own.randrange(2**32), f"w{writer}-", 30), alone=False).code
+        last = Plan(own.randrange(2**32), f"w{writer}-", 30, snapshots=False)
+        return trial.use(last, alone=False).code
 
     with (
         started(watch, trial.place, trial.seed, go=True) as reader,
@@ -73,38 +72,42 @@ def test_three_writers_and_a_reader_lose_nothing_when_they_are_killed(
     trial.check(trial.look(close=True))
 
 
-def is_owned(trial: Trial) -> bool:
-    try:
-        LmdbStore(trial.place.directory / "state").close()
-    except StoreInUse:
-        return True
-    return False
+def owner_of(trial: Trial) -> int | None:
+    """The process that owns the state, by the lock that it holds."""
+    lock = trial.place.directory / "state" / OWNER_LOCK_NAME
+    if not lock.exists():
+        return None
+    inode = f":{lock.stat().st_ino}"
+    for held in Path("/proc/locks").read_text().splitlines():
+        _, kind, _, _, pid, file, *_ = held.split()
+        if kind == "FLOCK" and file.endswith(inode):
+            return int(pid)
+    return None
 
 
-def test_when_the_owner_of_the_store_is_killed_another_takes_over(
+def test_when_the_owner_of_the_state_is_killed_another_takes_over(
     tmp_path: Path, chance: Random
 ) -> None:
     trial = make(tmp_path, chance.randrange(2**32))
-    # Given a process that owns the state, and one beside it that does not.
     trial.use(Plan(trial.seed, "before", 40))
-    with (
-        started(watch, trial.place, 1, go=True) as owner,
-        started(watch, trial.place, 2, go=True) as other,
-    ):
-        wait_until(lambda: is_owned(trial))
-        assert trial.use(Plan(trial.seed, "beside", 20), alone=False).code == 0
-        # When the owner dies without a word,
-        owner.kill()
-        assert owner.end() == -signal.SIGKILL
-        # then the state is free for whoever comes, or for the other;
-        if not expectations.STORE_IS_HANDED_OVER:
-            wait_until(lambda: not is_owned(trial))
-        assert trial.use(Plan(trial.seed, "after", 20), alone=False).code == 0
-        # and the other goes on.
-        other.release()
-        (read,) = other.messages()
-        assert isinstance(read, int), read
-        assert other.end() == 0
+    # Given a process that owns the state, and one beside it that does not.
+    with started(watch, trial.place, 1, go=True) as owner:
+        wait_until(lambda: owner_of(trial) == owner.pid)
+        with started(watch, trial.place, 2, go=True) as heir:
+            beside = Plan(trial.seed, "beside", 20, snapshots=False)
+            assert trial.use(beside, alone=False).code == 0
+            # When the owner dies without a word,
+            owner.kill()
+            assert owner.end() == -signal.SIGKILL
+            # then the other goes on in the state,
+            wait_until(lambda: owner_of(trial) == heir.pid)
+            after = Plan(trial.seed, "after", 20, snapshots=False)
+            assert trial.use(after, alone=False).code == 0
+            heir.release()
+            (read,) = heir.messages()
+            assert isinstance(read, int), read
+            assert heir.end() == 0
+    # and whoever opens it next finds all there is.
     trial.check(trial.look(close=True))
 
 

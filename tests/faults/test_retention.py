@@ -52,7 +52,6 @@ def judge(trial: Trial, position: int, digest: str) -> None:
         assert log.read({0: first}, 1)[0].position == first
     found = trial.check(trial.look(close=True))
     assert found.digest == digest
-    assert (found.replayed is None) is (first > 0)
     # What is added from now on is where it belongs.
     assert not trial.use(Plan(trial.seed, "later", 10)).failures
     trial.check(trial.look())

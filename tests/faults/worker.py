@@ -36,6 +36,7 @@ class Plan:
         threads: that use the buffer at the same time.
         known: experiences that are live, to report outcomes of and to remove; of one thread.
         commit_every: records between commits of the state; small, so that there are many.
+        snapshots: whether it takes some; only the owner of the state may.
         reopen: whether it closes and opens the buffer now and then, and clears it.
         kill_at: a named point and at which of its occurrences to die; None to live.
         bug: to plant, by name.
@@ -49,6 +50,7 @@ class Plan:
     threads: int = 1
     known: Mapping[str, Live] = field(default_factory=dict)
     commit_every: int = 20
+    snapshots: bool = True
     reopen: bool = False
     kill_at: tuple[str, int] | None = None
     bug: str | None = None
@@ -229,11 +231,16 @@ class Worker:
         assert self._buffer is not None
         self._other("flush", self._buffer.flush)
 
+    def _snapshot(self, chance: random.Random) -> None:
+        assert self._buffer is not None
+        self._other("snapshot", self._buffer.snapshot)
+
 
 READS: Mapping[str, Callable[[Worker, random.Random], None]] = {
     "search": Worker._search,
     "sample": Worker._sample,
     "flush": Worker._flush,
+    "snapshot": Worker._snapshot,
 }
 
 # How often each step comes, relative to the others.
@@ -257,6 +264,8 @@ def steps(
 ) -> Iterator[Operation | str]:
     """What to do next; `mine` are the experiences that are live by now."""
     frequencies = FREQUENCIES | (RARELY if plan.reopen else {})
+    if plan.snapshots:
+        frequencies = {**frequencies, "snapshot": 2}
     for number in range(plan.operations):
         (kind,) = chance.choices(list(frequencies), list(frequencies.values()))
         fresh = f"{name}-{plan.seed}-{number}"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from relive.consumers.durable_files import sync_directory, write_atomically
 from relive.consumers.durable_store import backend_of
@@ -280,9 +280,9 @@ class StateDirectory:
         return _nothing_to_confirm
 
     def _is_of_another_backend(self) -> bool:
-        """A changed setting may be a mistake; files of another version are passed over."""
+        """A changed setting may be a mistake; what no version made is passed over."""
         try:
-            return backend_of(self._state) != self._backend
+            return backend_of(self._state) in {*get_args(Backend)} - {self._backend}
         except StoreError:
             return False
 

@@ -355,7 +355,7 @@ class SqliteLog:
             size = 0
             rows = reader.execute(_READ, (position, max_records))
             for at, time_us, key, value, checksum in rows:
-                if _checksum(at, time_us, key, value) != checksum:
+                if not _is_sound(at, time_us, key, value, checksum):
                     raise LogDamaged(f"record {at} of {self._path} does not match its checksum")
                 if at != position + len(found):
                     self._refuse_gap(reader, position + len(found))
@@ -476,7 +476,9 @@ class SqliteLog:
 def _end(connection: sqlite3.Connection) -> End:
     last = connection.execute(_LAST).fetchone()
     if last is not None:
-        return End(last[0] + 1, last[1])
+        position, time_us = last
+        # Damage may change the type of a value; the checksum tells, when the record is read.
+        return End(position + 1, time_us if isinstance(time_us, int) else 0)
     (first,) = connection.execute("SELECT value FROM meta WHERE name = 'first'").fetchone()
     return End(first, 0)
 
@@ -490,6 +492,8 @@ def _bounds(connection: sqlite3.Connection) -> Bounds:
     first, last = connection.execute(
         "SELECT (SELECT value FROM meta WHERE name = 'first'), (SELECT max(position) FROM records)"
     ).fetchone()
+    if not isinstance(first, int):
+        raise sqlite3.DatabaseError(f"it begins at {first!r}")
     return Bounds(first, first if last is None else last + 1)
 
 
@@ -501,6 +505,13 @@ def _checksum(position: int, time_us: int, key: bytes, value: bytes) -> int:
     for start in range(0, len(value), _CRC_PIECE):
         checksum = zlib.crc32(pieces[start : start + _CRC_PIECE], checksum)
     return checksum
+
+
+def _is_sound(at: int, time_us: int, key: bytes, value: bytes, checksum: int) -> bool:
+    try:
+        return _checksum(at, time_us, key, value) == checksum
+    except (struct.error, TypeError):  # damage may change the type of a value, too
+        return False
 
 
 def _create_private(path: Path) -> None:

@@ -52,8 +52,11 @@ def test_only_its_owner_may_read_it(tmp_path: Path) -> None:
         "UPDATE records SET time_us = time_us + 1 WHERE position = 5",
         "UPDATE records SET checksum = checksum + 1 WHERE position = 5",
         "UPDATE records SET position = 100 WHERE position = 5",
+        "UPDATE records SET time_us = x'00' WHERE position = 5",
+        "UPDATE records SET value = 7 WHERE position = 5",
+        "UPDATE records SET checksum = 'text' WHERE position = 5",
     ],
-    ids=["value", "key", "time", "checksum", "position"],
+    ids=["value", "key", "time", "checksum", "position", "type", "value's type", "text"],
 )
 def test_a_record_that_is_not_what_was_written_is_never_returned(
     tmp_path: Path, damage: str
@@ -67,6 +70,20 @@ def test_a_record_that_is_not_what_was_written_is_never_returned(
     with pytest.raises(LogDamaged, match=r"record 5 of .* (does not match its checksum|is gone)"):
         log.read({0: 0}, 10_000)
     log.close()
+
+
+def test_bounds_that_are_no_numbers_are_damage(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:
+        connection.execute("UPDATE meta SET value = 'x' WHERE name = 'first'")
+        connection.commit()
+
+    def open_and_look() -> None:
+        with closing(SqliteLog(tmp_path)) as log:
+            log.bounds(0)
+
+    with pytest.raises(LogDamaged):
+        open_and_look()
 
 
 def test_a_flipped_bit_in_the_file_is_noticed(tmp_path: Path) -> None:
