@@ -135,7 +135,7 @@ def test_a_damaged_store_gives_way_to_the_newest_snapshot_and_is_kept(
 
 
 def test_a_store_of_a_backend_that_there_is_not_is_a_damaged_one(memory_case: Any) -> None:
-    """One flipped bit in what says who made it; a backend that there is may be a mistaken setting."""
+    """One flipped bit in what says who made it; a backend that there is may be a mistake."""
     memory_case.with_snapshots(1)
     made_by = memory_case.directory / "machine" / "state" / "store"
     made_by.write_bytes(made_by.read_bytes()[:-2] + b"?\n")
