@@ -24,6 +24,11 @@ TIMEOUT_S = 600.0
 _LOOK_EVERY_S = 0.1
 _RETRY_S = (5.0, 300.0)
 
+# After a snapshot, so many times as long as it took pass before the next: else a burst of adds,
+# with one due every 100 events, would run at half its speed.
+_REST = 20
+_MOST_REST_S = 60.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -129,8 +134,10 @@ class Snapshotter:
                     # Another machine that shares the directory may have taken it.
                     self._last = self._newest()
                     if self._is_due(self._last):
+                        started = time.monotonic()
                         with self._alone(TIMEOUT_S):
                             self._take(0.0)
+                        self._closing.wait(min(_REST * (time.monotonic() - started), _MOST_REST_S))
                 pause = _RETRY_S[0]
             except BufferClosed:
                 return
