@@ -122,6 +122,20 @@ def test_the_newest_stay(write: Callable[..., Snapshot], snapshots: Snapshots) -
     assert names(snapshots) == [written[2].path.name, written[3].path.name, "lock"]
 
 
+def test_one_that_cannot_be_read_goes_when_there_are_enough_newer_ones(
+    write: Callable[..., Snapshot], snapshots: Snapshots
+) -> None:
+    """Somebody may still want to look at it, but they must not pile up."""
+    unreadable = write()
+    (unreadable.path / "manifest.json").unlink()
+    for _ in range(2):
+        write(keep=3)
+        assert unreadable.path.exists()
+    write(keep=3)
+    assert not unreadable.path.exists()
+    assert len(snapshots.found()) == 3
+
+
 def test_a_state_has_one_snapshot(
     writer: SnapshotWriter, write: Callable[..., Snapshot], folded: Any, snapshots: Snapshots
 ) -> None:
