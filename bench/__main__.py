@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import batches, embedded_add, rpc_search, startup, stores
+from bench import batches, embedded_add, footprint, rpc_search, startup, stores
 
 
 def main() -> None:
@@ -26,6 +26,7 @@ def main() -> None:
         "rpc_search": rpc_search.run,
         "stores": stores.run,
         "startup": startup.run,
+        "footprint": footprint.run,
     }
     chosen = sys.argv[1:] or list(benchmarks)
     unknown = set(chosen) - set(benchmarks)
