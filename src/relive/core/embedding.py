@@ -161,11 +161,15 @@ class EmbeddingSpace:
         self, rows: Float32Array, halves: tuple[Float64Array, Float64Array], given: BoolArray
     ) -> None:
         """Put index rows in place; what the halves are afterwards is of no use."""
-        if self.metric is Metric.COSINE:
-            halves = _unit_rows(halves[0]), _unit_rows(halves[1])
-        parts = list(zip(self._scales, halves, strict=True))
+        parts: list[tuple[Float64Array | float, Float64Array]]
         if self.mode is HybridMode.AVERAGE:
+            if self.metric is Metric.COSINE:
+                halves = _unit_rows(halves[0]), _unit_rows(halves[1])
             parts = [(1.0, self._average_rows(halves, given))]
+        else:
+            parts = list(zip(self._scales, halves, strict=True))
+            if self.metric is Metric.COSINE:
+                parts = [(scale / _lengths(half)[:, None], half) for scale, half in parts]
         at = 0
         for place, (scale, half) in enumerate(parts):
             if self.metric is Metric.EUCLIDEAN:
@@ -358,10 +362,15 @@ def _stacked(vectors: Sequence[Float32Array | None], dim: int) -> Float64Array:
 
 def _unit_rows(rows: Float64Array) -> Float64Array:
     """The same array, each row of length 1, or 0 where it was 0."""
-    lengths = np.sqrt(_squared_lengths(rows))
-    lengths[lengths == 0.0] = 1.0
-    np.divide(rows, lengths[:, None], out=rows)
+    np.divide(rows, _lengths(rows)[:, None], out=rows)
     return rows
+
+
+def _lengths(rows: Float64Array) -> Float64Array:
+    """Of each row; 1 for the zero vector, to divide by."""
+    lengths: Float64Array = np.sqrt(_squared_lengths(rows))
+    lengths[lengths == 0.0] = 1.0
+    return lengths
 
 
 def _unit(vector: Float64Array) -> Float64Array:
