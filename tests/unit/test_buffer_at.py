@@ -74,6 +74,7 @@ def test_a_time_includes_what_was_appended_before_it(buffer: ExperienceBuffer) -
 
 def test_looking_at_the_past_writes_nothing(buffer: ExperienceBuffer) -> None:
     buffer.add_many([experience(n) for n in range(5)])
+    buffer.flush()
     before = buffer.stats()
     with buffer.at(before.positions) as then:
         then.search(visual=[1.0, 0.0], k=5)
