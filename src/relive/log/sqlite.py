@@ -16,6 +16,7 @@ import time
 import uuid
 import zlib
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
@@ -87,6 +88,17 @@ _PAGES_PER_REMOVAL = 200
 _REMOVAL_PAUSE_S = 0.005
 
 
+class _Waiting:
+    """Records that a thread wants to be written, and what became of them."""
+
+    __slots__ = ("error", "records", "start")
+
+    def __init__(self, records: Sequence[NewRecord]) -> None:
+        self.records = records
+        self.start: int | None = None
+        self.error: BaseException | None = None
+
+
 class SqliteLog:
     """The event log in a directory, as `EventLog` promises. One partition.
 
@@ -124,6 +136,7 @@ class SqliteLog:
         self._readers: list[sqlite3.Connection] = []
         self._readers_lock = threading.Lock()
         self._writer_lock = threading.Lock()
+        self._waiting: deque[_Waiting] = deque()
         self._wal = WalSync(self._path)
         self._appended = threading.Condition()
         self._closed = False
@@ -248,15 +261,33 @@ class SqliteLog:
     # Appending
 
     def _write(self, records: Sequence[NewRecord]) -> int:
-        """Write records in one transaction; returns the first one's position."""
+        """Write records, and what other threads wait to write; returns the first one's position."""
+        mine = _Waiting(records)
+        self._waiting.append(mine)
         with self._writer_lock:
-            self._lock()
-            try:
-                return self._insert(records)
-            except sqlite3.Error as error:
-                raise self._unavailable(error) from error
-            finally:
-                self._unlock()
+            if mine.start is None and mine.error is None:
+                self._write_waiting()
+        if mine.error is not None:
+            raise mine.error
+        assert mine.start is not None
+        return mine.start
+
+    def _write_waiting(self) -> None:
+        """Write what all threads wait to write, in one transaction; needs the writer lock."""
+        group = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        try:
+            with self._locked():
+                start = self._insert([record for each in group for record in each.records])
+        except BaseException as error:
+            failure = error
+            if not isinstance(error, Exception):  # an interrupt is this thread's own
+                failure = LogUnavailable("the thread that wrote for this one was interrupted")
+            for each in group:
+                each.error = failure
+            raise
+        for each in group:
+            each.start = start
+            start += len(each.records)
 
     def _insert(self, records: Sequence[NewRecord]) -> int:
         end = self._end.known() or _end(self._writer)

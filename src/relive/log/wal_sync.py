@@ -52,10 +52,14 @@ class WalSync:
     def sync(self, descriptor: int, end: int) -> None:
         """Make everything before a position durable that was written before the call.
 
+        Returns at once if another sync has done so meanwhile, which began after it was written.
+
         Raises:
             LogUnavailable: the disk failed. What is durable is unknown from here on, and a later
                 sync may claim success: nothing more is written until the log is opened again.
         """
+        if self.end >= end:
+            return
         try:
             os.fdatasync(descriptor)
         except OSError as error:
