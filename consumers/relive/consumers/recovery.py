@@ -10,20 +10,19 @@ state.damaged    the last store that was passed over, in case someone wants to l
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from relive.consumers.durable_files import sync_directory, write_atomically
 from relive.consumers.durable_store import backend_of
+from relive.consumers.file_lock import locked
 from relive.consumers.ladder import Ladder
 from relive.consumers.memory_store import MemoryStore
 from relive.consumers.opening import Backend, open_store
@@ -48,7 +47,6 @@ from relive.errors import (
 from relive.log import EventLog
 
 LOCK_TIMEOUT_S = 60.0
-_LOCK_POLL_S = 0.02
 # Every try distrusts one more state; more bad ones than this have another cause.
 _MOST_TRIES = 10
 _A_SNAPSHOT = "a snapshot"
@@ -322,28 +320,9 @@ class StateDirectory:
         except OSError as failure:
             _log.error("could not note that the state is damaged: %s", failure)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._directory / "state.lock"
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = time.monotonic() + LOCK_TIMEOUT_S
-            while not _lock(lock):
-                if time.monotonic() > deadline:
-                    raise StoreInUse(f"another process is recovering the state in {self._state}")
-                time.sleep(_LOCK_POLL_S)
-            yield
-        finally:
-            os.close(lock)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    def _locked(self) -> AbstractContextManager[None]:
+        taken = StoreInUse(f"another process is recovering the state in {self._state}")
+        return locked(self._directory / "state.lock", LOCK_TIMEOUT_S, taken)
 
 
 def _read_json(path: Path, otherwise: Json) -> Json:

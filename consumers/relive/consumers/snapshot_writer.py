@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TypeAlias
 
 from relive.consumers.committed import Committed, last_committed
 from relive.consumers.durable_files import sync_directory, write_atomically
+from relive.consumers.file_lock import locked
 from relive.consumers.manifest import Manifest, SnapshotFile
 from relive.consumers.opening import Backend, open_store
 from relive.consumers.snapshot_files import sha256_of, synced_sha256_of
@@ -26,7 +25,6 @@ from relive.schemas.released import lock_entries
 
 LOCK_NAME = "lock"
 _UNFINISHED = "unfinished-"
-_LOCK_POLL_S = 0.05
 
 # Called before each step of writing, by its name: for tests that stop or kill a writer there.
 Step: TypeAlias = Callable[[str], None]
@@ -185,27 +183,9 @@ class SnapshotWriter:
     def _unfinished(self) -> Path:
         return self._directory / f"{_UNFINISHED}{uuid.uuid4().hex}"
 
-    @contextmanager
-    def _locked(self, timeout_s: float) -> Iterator[None]:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            deadline = time.monotonic() + timeout_s
-            while not _lock(lock):
-                if time.monotonic() > deadline:
-                    raise SnapshotError(f"another snapshot is being written in {self._directory}")
-                time.sleep(_LOCK_POLL_S)
-            yield
-        finally:
-            os.close(lock)
-
-
-def _lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    def _locked(self, timeout_s: float) -> AbstractContextManager[None]:
+        taken = SnapshotError(f"another snapshot is being written in {self._directory}")
+        return locked(self._directory / LOCK_NAME, timeout_s, taken)
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:

@@ -32,7 +32,6 @@ MANIFEST_NAME = "manifest.json"
 STATE_NAME = "state"
 LOCK_NAME = "lock"
 _UNFINISHED = "unfinished-"
-_LOCK_POLL_S = 0.05
 _CPUS = os.cpu_count() or 1
 _MOST_THREADS = 4
 
