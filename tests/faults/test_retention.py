@@ -10,21 +10,24 @@ from random import Random
 import pytest
 from tests.faults.children import started
 from tests.faults.place import STORES, StoreName
+from tests.faults.sizes import Size
 from tests.faults.tracing import SYNCS, WRITES, Injection, Tracer
 from tests.faults.trial import Trial, make
 from tests.faults.trimmer import trim
 from tests.faults.worker import Plan
 
+from relive.consumers import Snapshots
 from relive.log import open_log
 
 
 def filled(directory: Path, store: StoreName, chance: Random) -> tuple[Trial, int, str]:
-    """A buffer with all of its state committed, where its log ends, and its digest."""
+    """A buffer, up to where its log may be trimmed, and its digest."""
     trial = make(directory, chance.randrange(2**32), store=store)
-    trial.use(Plan(trial.seed, "a", 120))
+    trial.use(Plan(trial.seed, "a", 100))
     found = trial.check(trial.look(close=True))
     with closing(open_log(trial.place.log_url)) as log:
-        return trial, log.bounds(0).end, found.digest
+        snapshots = Snapshots(trial.place.directory / "snapshots").readable(log.identity())
+    return trial, min(snapshot.positions[0] for snapshot in snapshots), found.digest
 
 
 def trimmed(
@@ -62,26 +65,27 @@ def judge(trial: Trial, position: int, digest: str) -> None:
 def test_a_kill_around_a_trimming_loses_nothing(
     tmp_path: Path, store: StoreName, moment: str | None, chance: Random
 ) -> None:
-    trial, end, digest = filled(tmp_path, store, chance)
+    trial, position, digest = filled(tmp_path, store, chance)
     kill_at = None if moment is None else (f"retention.{moment}", 1)
-    assert trimmed(trial, end // 2, kill_at=kill_at) is (kill_at is not None)
-    judge(trial, end // 2, digest)
+    assert trimmed(trial, position, kill_at=kill_at) is (kill_at is not None)
+    judge(trial, position, digest)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("store", STORES)
 def test_a_kill_within_a_trimming_loses_nothing(
-    tmp_path: Path, store: StoreName, chance: Random
+    tmp_path: Path, store: StoreName, size: Size, chance: Random
 ) -> None:
-    killed = nth = 0
-    while killed == nth:
-        nth += 1
-        trial, end, digest = filled(tmp_path, store, chance)
+    nth = 0
+    was_killed = True
+    while was_killed:
+        nth += 1 if size.name == "soak" else 3
+        trial, position, digest = filled(tmp_path, store, chance)
         directory = trial.place.directory
         files = (*directory.iterdir(), directory / "log.sqlite3-wal")
         what = Injection((*SYNCS, *WRITES), "signal=SIGKILL", nth, False, tuple(files))
         with Tracer(what, tmp_path / "seen") as tracer:
-            killed += trimmed(trial, end // 2, tracer=tracer)
-        judge(trial, end // 2, digest)
+            was_killed = trimmed(trial, position, tracer=tracer)
+        judge(trial, position, digest)
         trial.delete()
-    assert killed > 2
+    assert nth > 6
