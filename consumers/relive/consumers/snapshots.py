@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -104,10 +103,11 @@ class Snapshots:
         """Of all files but those that have names elsewhere too, so that they'd be there anyway."""
         names: Counter[tuple[int, int]] = Counter()
         sizes: dict[tuple[int, int], tuple[int, int]] = {}
-        for path in self._directory.rglob("*"):
-            with suppress(FileNotFoundError):  # another one may remove it meanwhile
-                found = path.stat()
-                if stat.S_ISREG(found.st_mode):
+        # Not rglob, which a folder that another one removes meanwhile would be an error to.
+        for folder, _, files in os.walk(self._directory):
+            for name in files:
+                with suppress(FileNotFoundError):
+                    found = os.stat(os.path.join(folder, name))
                     file = found.st_dev, found.st_ino
                     names[file] += 1
                     sizes[file] = found.st_size, found.st_nlink

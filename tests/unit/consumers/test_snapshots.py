@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,27 @@ def test_a_damaged_one_of_the_same_state_is_replaced(
     second = writer.write(folded.store, 3)
     assert second.path == first.path
     snapshots.verify(second)
+
+
+def test_what_they_take_is_told_while_others_come_and_go(tmp_path: Path) -> None:
+    """A folder that goes while it is looked into is no error."""
+    done = threading.Event()
+
+    def come_and_go() -> None:
+        while not done.is_set():
+            folder = tmp_path / "unfinished-1" / "state"
+            folder.mkdir(parents=True)
+            (folder / "file").write_bytes(b"1234")
+            shutil.rmtree(tmp_path / "unfinished-1")
+
+    thread = threading.Thread(target=come_and_go)
+    thread.start()
+    try:
+        told = {Snapshots(tmp_path).own_bytes() for _ in range(3_000)}
+    finally:
+        done.set()
+        thread.join()
+    assert told <= {0, 4}
 
 
 def test_an_empty_state_has_none(writer: SnapshotWriter, folded: Any) -> None:
