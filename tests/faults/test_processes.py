@@ -265,7 +265,7 @@ def test_no_process_outlives_its_parent(
     seen: set[int] = set()
     for _ in range(2):  # the second finds what a killed one left, and may look into it
         process = holders(kind)
-        end = time.monotonic() + 1.0 + chance.uniform(0.0, 1.0)
+        end = time.monotonic() + 0.8 + chance.uniform(0.0, 0.4)
         while time.monotonic() < end:
             seen |= descendants(process.pid)
             time.sleep(0.01)
