@@ -30,6 +30,7 @@ from tests.faults.sizes import Size
 from relive.client import Client, health
 from relive.core.results import Token
 from relive.errors import (
+    BufferClosed,
     ConsumerStopped,
     LogError,
     LogMissing,
@@ -132,6 +133,8 @@ class System:
                 self._timed("publish", lambda: self._publish(timeout_s=0.3), 0.3)
             except PublisherFull:
                 self.traffic.refused += 1
+            except BufferClosed:  # the test has failed, and cleans up
+                return
             time.sleep(0.005)
 
     def _read_on(self) -> None:
@@ -252,9 +255,17 @@ def judge(system: System) -> None:
     assert len(tokens) <= stats.additions <= len(traffic.published)
     assert stats.quarantined == 0
     assert stats.size == stats.additions
+    wait_until(lambda: is_what_the_log_says(system))
+
+
+def is_what_the_log_says(system: System) -> bool:
+    """Once everything that the searches were recorded in is there."""
     clean = replayed(system.url)
     stats = system.client.stats(min_positions=clean.positions)
-    assert (dict(stats.positions), stats.digest) == (clean.positions, clean.digest)
+    if dict(stats.positions) != clean.positions:
+        return False
+    assert stats.digest == clean.digest
+    return True
 
 
 def answers(system: System, token: Token) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -39,6 +41,12 @@ _ATTEMPT_MIN_S = 0.1
 # died or froze keeps a request, and librdkafka does not take it back to give it to another.
 _ATTEMPT_S = 1.0
 _REFRESH_MAX_S = 1.0
+
+# A client that got no answer in time is replaced, but not more often than this. It is kept until
+# its last requests are surely over: its own thread, which tells of them, must not be the last to
+# let go of it, or the process aborts.
+_REPLACE_EVERY_S = 10.0
+_KEEP_FORMER_S = 60.0
 
 # What passes by itself: restarts, elections, brokers that don't know yet what the controller does.
 _TRANSIENT = frozenset(
@@ -131,13 +139,10 @@ class Admin:
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self.cluster = cluster
         self._topic = topic
-        settings = cluster.client_settings()
-        try:
-            self._client = AdminClient(settings, logger=ClientLogger())
-        except KafkaException as error:
-            raise InvalidConfig(
-                "log", cluster.brokers, f"Kafka's client refuses it: {error}"
-            ) from None
+        self._client = self._new_client()
+        self._replacing = threading.Lock()
+        self._replaced_at = -math.inf
+        self._former: deque[tuple[float, AdminClient]] = deque()
 
     def ask(
         self,
@@ -156,12 +161,27 @@ class Admin:
             LogUnavailable: any other error, or no answer in time.
             BufferClosed: the log was closed meanwhile.
         """
+        client = self._client
+        try:
+            return self._ask(client, request, deadline, expected)
+        except (LogUnavailable, KafkaException) as error:
+            if isinstance(error, LogUnavailable) or time.monotonic() >= deadline:
+                self._replace(client)
+            raise
+
+    def _ask(
+        self,
+        client: AdminClient,
+        request: Callable[[AdminClient, float], Mapping[Key, Future[Answer]]],
+        deadline: float,
+        expected: frozenset[int],
+    ) -> dict[Key, Answer]:
         attempt_s = _ATTEMPT_S
         while True:
             left = max(_ATTEMPT_MIN_S, deadline - time.monotonic())
-            self._client.poll(0)  # passes on what librdkafka logs
+            client.poll(0)  # passes on what librdkafka logs
             try:
-                parts = request(self._client, min(attempt_s, left))
+                parts = request(client, min(attempt_s, left))
                 return {key: self._result(part, deadline) for key, part in parts.items()}
             except KafkaException as exception:
                 error: KafkaError = exception.args[0]
@@ -172,6 +192,25 @@ class Admin:
             attempt_s *= 2
             self.refresh(deadline)
             self.pause()
+
+    def _replace(self, client: AdminClient) -> None:
+        """Go on with another client: this one may never find back to a broker that was frozen."""
+        now = time.monotonic()
+        with self._replacing:
+            if self._client is not client or now - self._replaced_at < _REPLACE_EVERY_S:
+                return
+            self._client, self._replaced_at = self._new_client(), now
+            self._former.append((now, client))
+            while now - self._former[0][0] > _KEEP_FORMER_S:
+                self._former.popleft()
+
+    def _new_client(self) -> AdminClient:
+        try:
+            return AdminClient(self.cluster.client_settings(), logger=ClientLogger())
+        except KafkaException as error:
+            raise InvalidConfig(
+                "log", self.cluster.brokers, f"Kafka's client refuses it: {error}"
+            ) from None
 
     def refresh(self, deadline: float) -> None:
         """Find out who controls the cluster and leads the topic's partitions by now.
