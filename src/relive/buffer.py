@@ -70,11 +70,15 @@ class _Unfolded:
     def dims(self) -> dict[str, int]:
         return {name: dim for dims, _ in self._entries.values() for name, dim in dims.items()}
 
-    def put(self, experience_id: str, dims: dict[str, int], token: Token | None) -> None:
-        self._entries[experience_id] = (dims, token)
+    def append(self, experience_id: str, dims: dict[str, int]) -> None:
+        """It is being appended."""
+        self._entries[experience_id] = (dims, None)
 
-    def discard(self, experience_id: str) -> None:
-        self._entries.pop(experience_id, None)
+    def settle(self, experience_id: str, token: Token | None) -> None:
+        """It was appended; or was not, without a token. Settled ones lie in order of that."""
+        dims, _ = self._entries.pop(experience_id)
+        if token is not None:
+            self._entries[experience_id] = (dims, token)
 
     def forget_folded(self, positions: dict[int, int]) -> None:
         while self._entries:
@@ -409,11 +413,12 @@ class ExperienceBuffer:
                 )
             if len(self._unfolded) > _MANY_UNFOLDED:
                 self._unfolded.forget_folded(self._engine.positions())
-            self._check_dims(events)
+            given = [embedding_dims(event) for event in events]
+            self._check_dims(given)
             tokens = {i: token for i, e in admitted.items() if (token := self._known(e))}
-            for event in events:
+            for event, dims in zip(events, given, strict=True):
                 if event.experience_id not in tokens:
-                    self._unfolded.put(event.experience_id, embedding_dims(event), None)
+                    self._unfolded.append(event.experience_id, dims)
             return tokens
 
     def _known(self, event: ExperienceRecorded) -> Token | None:
@@ -466,17 +471,13 @@ class ExperienceBuffer:
         if row is not None and row.content != content_digest(event):
             raise DuplicateExperience(event.experience_id)
 
-    def _settle(self, new: dict[str, ExperienceRecorded], tokens: dict[str, Token]) -> None:
+    def _settle(self, new: Iterable[str], tokens: dict[str, Token]) -> None:
         with self._admission:
-            for experience_id, event in new.items():
-                self._unfolded.discard(experience_id)
-                if experience_id in tokens:
-                    token = tokens[experience_id]
-                    self._unfolded.put(experience_id, embedding_dims(event), token)
+            for experience_id in new:
+                self._unfolded.settle(experience_id, tokens.get(experience_id))
             self._admission.notify_all()
 
-    def _check_dims(self, events: list[ExperienceRecorded]) -> None:
-        given = [embedding_dims(event) for event in events]
+    def _check_dims(self, given: list[dict[str, int]]) -> None:
         if all(each.items() <= self._dims.items() for each in given):
             return
         self._dims = self._fixed_dims()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from relive.consumers import Backend, SnapshotOptions
+from relive.consumers import POISON_LIMIT, Backend, SnapshotOptions
 from relive.core.embedding import EmbeddingSpace, HybridMode, Metric
 from relive.core.settings import (
     MAX_DIM,
@@ -99,7 +99,7 @@ class BufferConfig(BaseSettings):
     snapshot_path: Path | None = None
     max_snapshots: Annotated[int, Field(ge=1)] = 3
     log_retention_events: Annotated[int, Field(ge=0)] | None = None
-    poison_limit: Annotated[int, Field(ge=1)] = 1_000
+    poison_limit: Annotated[int, Field(ge=1)] = POISON_LIMIT
 
     def __init__(self, **values: Any) -> None:
         try:

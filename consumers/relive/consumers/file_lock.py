@@ -24,21 +24,23 @@ def locked(path: Path, timeout_s: float, taken: ReliveError) -> Iterator[None]:
         taken: raised after that.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + timeout_s
+    while (descriptor := taken_lock(path)) is None:
+        if time.monotonic() > deadline:
+            raise taken
+        time.sleep(_POLL_S)
     try:
-        deadline = time.monotonic() + timeout_s
-        while not _lock(descriptor):
-            if time.monotonic() > deadline:
-                raise taken
-            time.sleep(_POLL_S)
         yield
     finally:
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool:
+def taken_lock(path: Path) -> int | None:
+    """The descriptor that holds the lock on a file from now on; None where another one does."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
-    return True
+        os.close(descriptor)
+        return None
+    return descriptor

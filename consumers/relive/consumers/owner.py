@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from pathlib import Path
 
+from relive.consumers.file_lock import taken_lock
 from relive.errors import StoreInUse
 
 OWNER_LOCK_NAME = "owner.lock"
@@ -17,10 +16,7 @@ def own(directory: Path) -> int:
     Raises:
         StoreInUse: another process owns it.
     """
-    lock_file = os.open(directory / OWNER_LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock_file)
-        raise StoreInUse(f"another process owns the state in {directory}") from None
-    return lock_file
+    descriptor = taken_lock(directory / OWNER_LOCK_NAME)
+    if descriptor is None:
+        raise StoreInUse(f"another process owns the state in {directory}")
+    return descriptor

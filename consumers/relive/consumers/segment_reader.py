@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from relive.consumers.held_reads import checksum, read_at
+from relive.consumers.held_reads import read_at
 from relive.consumers.payload_segments import (
     HEADER_BYTES,
     Reference,
@@ -16,6 +16,7 @@ from relive.consumers.payload_segments import (
     header,
     unpack_references,
 )
+from relive.core.checksum import crc32
 from relive.errors import StoreDamaged, StoreError
 
 # Far below what a process may have open, and enough for most stores.
@@ -84,7 +85,7 @@ class SegmentReader:
             payload = read_at(self._open(number).descriptor, length, offset)
         except OSError as error:
             raise StoreError(f"cannot read {self.path(number)}: {error}") from error
-        if len(payload) != length or checksum(payload) != expected:
+        if len(payload) != length or crc32(payload) != expected:
             raise self._damaged(reference)
         return payload
 
@@ -141,7 +142,7 @@ class SegmentReader:
             _, offset, size, expected = references[index]
             at = offset - start
             payload = bytes(view[at : at + size])
-            if checksum(payload) != expected or at + size > read:
+            if crc32(payload) != expected or at + size > read:
                 raise self._damaged(references[index])
             payloads[index] = payload
         return buffer

@@ -56,8 +56,7 @@ def from_json(text: str) -> Document:
 def _check(field: str, value: object, depth: int) -> None:
     kind = type(value)
     if kind is str:
-        if not value.isascii():  # type: ignore[attr-defined]
-            check_unicode(field, value)  # type: ignore[arg-type]
+        check_unicode(field, value)  # type: ignore[arg-type]
     elif kind is float:
         if not math.isfinite(value):  # type: ignore[arg-type]
             raise InvalidExperience(field, value, "numbers must be finite")
@@ -75,8 +74,7 @@ def _check(field: str, value: object, depth: int) -> None:
         for key, item in value.items():  # type: ignore[attr-defined]
             if type(key) is not str:
                 raise InvalidExperience(field, key, "keys of nested maps must be strings")
-            if not key.isascii():
-                check_unicode(field, key)
+            check_unicode(field, key)
             _check(field, item, depth + 1)
     else:
         raise InvalidExperience(
@@ -93,6 +91,8 @@ def check_unicode(field: str, text: str) -> None:
     Raises:
         InvalidExperience: for a lone surrogate.
     """
+    if text.isascii():
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

@@ -199,35 +199,32 @@ def content_digest(event: ExperienceRecorded) -> bytes:
     A field that a later schema adds must enter only where it differs from its default, so that the
     content of an old experience keeps its digest.
     """
-    (_, _, _, name, visual, text, question, uri, sha256, trajectory, reward, answer, certainty) = (
-        event[:13]
-    )
-    priority, episode, step, metadata = event[13:]
+    e = event
     values = [
-        name.encode(),
-        visual or b"",
-        text or b"",
-        question.encode(),
-        b"" if uri is None else uri.encode(),
-        sha256 or b"",
-        trajectory.encode(),
-        answer.encode(),
-        b"" if episode is None else episode.encode(),
-        metadata.encode(),
+        e.experience_id.encode(),
+        e.visual or b"",
+        e.text or b"",
+        e.question.encode(),
+        (e.input_uri or "").encode(),
+        e.input_sha256 or b"",
+        e.trajectory.encode(),
+        e.final_answer.encode(),
+        (e.episode_id or "").encode(),
+        e.metadata.encode(),
     ]
     head = _CONTENT.pack(
         *map(len, values),
-        step or 0,
-        reward,
-        certainty,
-        priority or 0.0,
-        visual is not None,
-        text is not None,
-        uri is not None,
-        sha256 is not None,
-        priority is not None,
-        episode is not None,
-        step is not None,
+        e.step or 0,
+        e.total_reward,
+        e.model_confidence,
+        e.initial_priority or 0.0,
+        e.visual is not None,
+        e.text is not None,
+        e.input_uri is not None,
+        e.input_sha256 is not None,
+        e.initial_priority is not None,
+        e.episode_id is not None,
+        e.step is not None,
     )
     digest = hashlib.sha256(b"".join((head, *values)))  # the fastest where CPUs have it
     return digest.digest()[:16]
@@ -317,8 +314,7 @@ def checked_text(field_name: str, value: object) -> str:
     """
     if not isinstance(value, str):
         raise InvalidExperience(field_name, value, "must be text")
-    if not value.isascii():
-        check_unicode(field_name, value)
+    check_unicode(field_name, value)
     return value
 
 

@@ -14,7 +14,6 @@ import struct
 import threading
 import time
 import uuid
-import zlib
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
 
+from relive.core.checksum import crc32
 from relive.errors import (
     BufferClosed,
     LogDamaged,
@@ -77,9 +77,6 @@ _STAMP = struct.Struct("<qq")
 # One statement for many rows, and no BEGIN and COMMIT around it: each call into SQLite lets go of
 # the interpreter, and takes it back from threads that are making the next events meanwhile.
 _ROWS_PER_STATEMENT = 250
-
-# For the same reason: up to this many bytes zlib keeps the interpreter.
-_CRC_PIECE = 5_120
 
 # Removing this many records of 6 kB, and giving their pages back, takes a few milliseconds.
 _ROWS_PER_REMOVAL = 500
@@ -324,32 +321,18 @@ class SqliteLog:
     def _sync_all(self) -> None:
         self._sync(self.bounds(0).end)
 
-    def _lock(self) -> None:
-        """Keep every other process's writers out; threads need the writer lock as well."""
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keeps every other process's writers out; threads need the writer lock as well."""
         self._check_open()
         self._lock_against_processes()
         try:
             self._check_same_file()
-        except BaseException:
-            self._unlock()
-            raise
-
-    def _unlock(self) -> None:
-        fcntl.flock(self._lock_file, fcntl.LOCK_UN)
-
-    def _unavailable(self, error: sqlite3.Error) -> LogUnavailable:
-        return LogUnavailable(f"cannot write {self._path}: {error}")
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """See `_lock`."""
-        self._lock()
-        try:
             yield
         except sqlite3.Error as error:
-            raise self._unavailable(error) from error
+            raise LogUnavailable(f"cannot write {self._path}: {error}") from error
         finally:
-            self._unlock()
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -529,13 +512,7 @@ def _bounds(connection: sqlite3.Connection) -> Bounds:
 
 
 def _checksum(position: int, time_us: int, key: bytes, value: bytes) -> int:
-    checksum = zlib.crc32(key, zlib.crc32(_STAMP.pack(position, time_us)))
-    if len(value) <= _CRC_PIECE:
-        return zlib.crc32(value, checksum)
-    pieces = memoryview(value)
-    for start in range(0, len(value), _CRC_PIECE):
-        checksum = zlib.crc32(pieces[start : start + _CRC_PIECE], checksum)
-    return checksum
+    return crc32(value, crc32(key, crc32(_STAMP.pack(position, time_us))))
 
 
 def _is_sound(at: int, time_us: int, key: bytes, value: bytes, checksum: int) -> bool:

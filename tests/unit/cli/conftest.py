@@ -36,7 +36,11 @@ class Ended:
 
 
 @pytest.fixture
-def relive(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Relive]:
+def relive(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Relive]:
     """Runs a command: `relive("stats", directory, "--json").json`."""
     loggers = [logging.getLogger(n) for n in ("relive", "relive.consumers", "relive.log.kafka")]
     levels = [logger.level for logger in loggers]
@@ -45,11 +49,12 @@ def relive(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         monkeypatch.setattr(sys, "argv", ["relive", *map(str, arguments)])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capsys.readouterr()
+        caplog.clear()
         with pytest.raises(SystemExit) as ended:
             main()
         out, err = capsys.readouterr()
         assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, out, err)
+        return Ended(ended.value.code, out, err + caplog.text)
 
     yield run
     for logger, level in zip(loggers, levels, strict=True):

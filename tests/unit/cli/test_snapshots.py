@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
-from relive.cli.main import main
 from relive.consumers import Snapshots
 from relive.log import open_log
 
-Run = Callable[..., "Ended"]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """What its only line of output says."""
-        (line,) = self.out.splitlines()
-        return json.loads(line)
-
-
-@pytest.fixture
-def relive(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> Iterator[Run]:
-    """Runs a command in this process: `relive("stats", directory, "--json").json`."""
-    loggers = [logging.getLogger(name) for name in ("relive", "relive.log.kafka")]
-    levels = [logger.level for logger in loggers]
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["relive", *map(str, arguments)])
-        capsys.readouterr()
-        caplog.clear()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ended(ended.value.code, out, err + caplog.text)
-
-    yield run
-    for logger, level in zip(loggers, levels, strict=True):
-        logger.setLevel(level)
+Relive = Callable[..., Any]
 
 
 def add(directory: Path, start: int, stop: int) -> str:
@@ -77,7 +32,7 @@ def damage(snapshots: Path) -> None:
         file.write(b"damaged")
 
 
-def test_snapshots_are_taken_listed_and_verified(tmp_path: Path, relive: Run) -> None:
+def test_snapshots_are_taken_listed_and_verified(tmp_path: Path, relive: Relive) -> None:
     buffer, log = tmp_path / "buffer", f"file:{tmp_path / 'buffer'}"
     digests = []
     for turn in range(2):
@@ -99,13 +54,13 @@ def test_snapshots_are_taken_listed_and_verified(tmp_path: Path, relive: Run) ->
     assert "manifest cannot be read" in listed.out.splitlines()[1]
 
 
-def test_where_there_are_none_the_commands_say_so(tmp_path: Path, relive: Run) -> None:
+def test_where_there_are_none_the_commands_say_so(tmp_path: Path, relive: Relive) -> None:
     for command in ("list", "verify"):
         done = relive("snapshot", command, "--path", tmp_path)
         assert (done.code, done.out) == (0, "there are no snapshots\n")
 
 
-def test_a_running_buffer_takes_them_itself(tmp_path: Path, relive: Run) -> None:
+def test_a_running_buffer_takes_them_itself(tmp_path: Path, relive: Relive) -> None:
     with ExperienceBuffer.open(tmp_path) as buffer:
         buffer.add(Experience(id="x", visual=[1.0]))
         log = f"file:{tmp_path}"
@@ -115,7 +70,7 @@ def test_a_running_buffer_takes_them_itself(tmp_path: Path, relive: Run) -> None
 
 
 def test_a_log_is_trimmed_no_further_than_the_oldest_snapshot_needs(
-    tmp_path: Path, relive: Run
+    tmp_path: Path, relive: Relive
 ) -> None:
     buffer, log = tmp_path / "buffer", f"file:{tmp_path / 'buffer'}"
     add(buffer, 0, 50)
@@ -145,7 +100,9 @@ def test_a_log_is_trimmed_no_further_than_the_oldest_snapshot_needs(
     assert "its settings stay as they are" in again.err
 
 
-def test_a_log_is_not_trimmed_on_the_word_of_damaged_snapshots(tmp_path: Path, relive: Run) -> None:
+def test_a_log_is_not_trimmed_on_the_word_of_damaged_snapshots(
+    tmp_path: Path, relive: Relive
+) -> None:
     log = f"file:{tmp_path}"
     add(tmp_path, 0, 20)
     relive("snapshot", "create", "--log", log, "--path", tmp_path)
@@ -163,7 +120,7 @@ def test_a_log_is_not_trimmed_on_the_word_of_damaged_snapshots(tmp_path: Path, r
     [(), ("--keep", 1, "--before", 1), ("--before", "x"), ("--before", "1:5"), ("--keep", -1)],
 )
 def test_what_to_trim_has_to_make_sense(
-    tmp_path: Path, relive: Run, options: tuple[object, ...]
+    tmp_path: Path, relive: Relive, options: tuple[object, ...]
 ) -> None:
     add(tmp_path, 0, 2)
     done = relive("log", "trim", f"file:{tmp_path}", "--path", tmp_path, *options)
