@@ -523,7 +523,7 @@ def _open_or_create(url: str) -> EventLog:
 
 
 def _recovered_engine(path: Path, config: BufferConfig, event_log: EventLog) -> Engine:
-    options, snapshots = config.index_options(), config.snapshot_options(path)
+    options, snapshots = config.index_options(path), config.snapshot_options(path)
     directory = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
 
     def recover() -> Recovered:

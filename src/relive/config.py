@@ -23,7 +23,7 @@ from relive.core.settings import (
     checked_settings,
 )
 from relive.errors import InvalidConfig
-from relive.index_service import IndexOptions
+from relive.index_service import IndexOptions, ListOptions
 
 ENV_PREFIX = "RELIVE_"
 
@@ -55,7 +55,8 @@ class BufferConfig(BaseSettings):
         record_retrievals: whether searches and samples become events, and count.
         faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
         faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
-        faiss_n_probes: lists searched of an IVF segment; the exact index of this version has none.
+        faiss_n_probes: lists of near rows that a search looks into; their number is fitted to it.
+        faiss_recall_floor: share of the true ten nearest that lists must find to be used.
         persistence_backend: what the state is kept in, `lmdb` or `file`. To change it, remove the
             `state` directory: the log rebuilds it.
         persistence_path: directory of the state, for services; a buffer is opened with its path.
@@ -93,6 +94,7 @@ class BufferConfig(BaseSettings):
     faiss_backend: Literal["gpu", "cpu"] = "gpu"
     faiss_use_gpu_fallback: bool = True
     faiss_n_probes: Annotated[int, Field(ge=1)] = 10
+    faiss_recall_floor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
     persistence_backend: Backend = "lmdb"
     persistence_path: Path = Path("relive-data")
     snapshot_interval: Annotated[int, Field(ge=1)] = 100
@@ -142,8 +144,12 @@ class BufferConfig(BaseSettings):
         }
         return cls(**{**{n: v for n, v in from_file.items() if n not in overridden}, **flags})
 
-    def index_options(self) -> IndexOptions:
-        """How embeddings are compared."""
+    def index_options(self, directory: Path | None = None) -> IndexOptions:
+        """How embeddings are compared, and how the index of a state in a directory is built.
+
+        Args:
+            directory: of the state; without one, all rows are scanned.
+        """
         if self.faiss_backend == "gpu":
             _say_fallback_once()
         return IndexOptions(
@@ -152,6 +158,11 @@ class BufferConfig(BaseSettings):
             visual_weight=self.visual_weight,
             text_weight=self.text_weight,
             record_retrievals=self.record_retrievals,
+            lists=ListOptions(
+                directory=None if directory is None else directory / "index",
+                n_probes=self.faiss_n_probes,
+                recall_floor=self.faiss_recall_floor,
+            ),
         )
 
     def snapshot_options(self, directory: Path) -> SnapshotOptions:

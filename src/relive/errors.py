@@ -275,6 +275,14 @@ class StateDamaged(StoreError):
     """Raised when the state in a store is not the one that was committed; reopening recovers."""
 
 
+class IndexDamaged(ReliveError):
+    """Raised when a published index is not what was written; the state has all that it had."""
+
+
+class BuildFailed(ReliveError):
+    """Raised when an index could not be built; the one in service stays."""
+
+
 class SnapshotError(ReliveError):
     """Raised when a snapshot cannot be written or read."""
 

@@ -13,7 +13,7 @@ from relive.core.priority import FloatArray, priorities_at
 from relive.core.row import PriorityInputs, Row
 from relive.core.settings import PriorityWeights
 from relive.index_service.scan import IndexArray
-from relive.index_service.view import RowKey
+from relive.index_service.segments import RowKey
 
 
 class _PartitionColumns:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -41,12 +40,22 @@ from relive.core.row import Row, priority_inputs
 from relive.core.sampling import Draw, Strategy, draw
 from relive.core.settings import Settings
 from relive.core.state import Counters, PartitionState
-from relive.errors import BufferClosed, ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
+from relive.errors import (
+    ConsumerStopped,
+    IndexDamaged,
+    InvalidConfig,
+    InvalidQuery,
+    StateDamaged,
+    StoreInUse,
+)
 from relive.index_service.columns import PriorityColumns
+from relive.index_service.index import Index
+from relive.index_service.indexing import Indexing, ListOptions
 from relive.index_service.payload_embeddings import embeddings_of
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.scan import Scanner, installed_scanner
-from relive.index_service.view import Index, RowKey, View
+from relive.index_service.segments import RowKey
+from relive.index_service.view import View
 from relive.log import EventLog, Record
 from relive.producers.compose import Composer, new_id, now_us
 from relive.schemas import ExperienceRecorded, decode
@@ -69,6 +78,7 @@ class IndexOptions:
     Attributes:
         metric, mode, visual_weight, text_weight: see `relive.core.embedding`.
         record_retrievals: whether searches and samples become events.
+        lists: how indices are built.
     """
 
     metric: Metric = Metric.COSINE
@@ -76,6 +86,7 @@ class IndexOptions:
     visual_weight: float = 0.7
     text_weight: float = 0.3
     record_retrievals: bool = True
+    lists: ListOptions = field(default_factory=ListOptions)
 
 
 class Engine:
@@ -116,7 +127,13 @@ class Engine:
             self._materializer = Materializer(
                 log, store, self._follow, poison_limit=poison_limit, recovered=recovered
             )
-            self._index = Index(self._space(0, 0))
+            self._indexing = Indexing(
+                self._options.lists,
+                log.identity(),
+                self._scanner,
+                self._materializer.locked,
+                owner=recovered is None or recovered.owned,
+            )
             self._columns = PriorityColumns(log.partitions)
             self._load()
             if recovered is not None:
@@ -125,7 +142,6 @@ class Engine:
             store.close()
             raise
         self._recorder = RetrievalRecorder(log)
-        self._rebuilds = ThreadPoolExecutor(1, thread_name_prefix="relive-rebuild")
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
         self._heir: Heir | None = None
@@ -152,6 +168,7 @@ class Engine:
                 raise self._materializer.stopped from None
             raise
         self._materializer.start()
+        self._indexing.start()
         if self._snapshotter is not None:
             self._snapshotter.start()
         if self._heir is not None:
@@ -184,7 +201,7 @@ class Engine:
         """Record what is waiting, commit, and stop. Safe to call twice."""
         if not self._closed:
             self._closed = True
-            self._rebuilds.shutdown(cancel_futures=True)
+            self._indexing.close()
             try:
                 self._recorder.close()
             finally:
@@ -207,6 +224,7 @@ class Engine:
 
     def _inherited(self, recovered: Recovered) -> None:
         self._own(recovered)
+        self._indexing.own()
         if self._snapshotter is not None:
             self._snapshotter.start()
 
@@ -220,23 +238,10 @@ class Engine:
             wait: until it is in service.
 
         Raises:
+            BuildFailed: it could not be built; the old one stays.
             BufferClosed: it was closed meanwhile.
         """
-        try:
-            rebuilt = self._rebuilds.submit(self._rebuild)
-            if wait:
-                rebuilt.result()
-        except (RuntimeError, CancelledError) as error:
-            raise BufferClosed("the index") from error
-
-    def _rebuild(self) -> None:
-        while not self._closed:
-            index = Index.copied(self._index.view)
-            with self._materializer.locked():
-                if index.view.space == self._index.view.space:  # no dimension came meanwhile
-                    index.succeed(self._index)
-                    self._index = index
-                    return
+        self._indexing.rebuild(wait=wait)
 
     # State
 
@@ -267,7 +272,7 @@ class Engine:
     @property
     def epoch(self) -> int:
         """Of the index view; see `View`."""
-        return self._index.view.epoch
+        return self._indexing.view.epoch
 
     def catch_up(
         self, wanted: MinPositions | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -327,7 +332,7 @@ class Engine:
                 counter.name: sum(getattr(state.counters, counter.name) for state in states)
                 for counter in fields(Counters)
             }
-            view = self._index.view
+            view = self._indexing.view
             return BufferStats(
                 capacity=self.settings.capacity,
                 index_size=view.size,
@@ -340,6 +345,7 @@ class Engine:
                 state_bytes=disk.payloads + disk.tables,
                 snapshot_bytes=snapshot_bytes,
                 recovery=self._materializer.recovery,
+                index=self._indexing.stats(),
                 **{f.name: totals[f.name] for f in fields(BufferStats) if f.name in totals},
             )
 
@@ -358,12 +364,17 @@ class Engine:
         k = _checked_count("k", k, MAX_K)
 
         def search_once() -> SearchResult | None:
-            view = self._index.view
+            view = self._indexing.view
             query = view.space.query(visual, text, visual_weight, text_weight)
-            hits = self._hits(view, query, k)
+            self._indexing.note(query)
+            try:
+                hits = self._hits(view, query, k)
+            except IndexDamaged as error:
+                self._replace_damaged(view, error)
+                return None
             if hits is None:
                 return None
-            return SearchResult(new_id(), tuple(hits), view.positions, view.epoch)
+            return SearchResult(new_id(), tuple(hits), view.positions, view.epoch, view.approximate)
 
         result = search_once()
         for _ in range(_FETCH_TRIES):
@@ -403,7 +414,7 @@ class Engine:
                 priorities, n, strategy=chosen, seed=seed, replace=replace, alpha=alpha, beta=beta
             )
             items = self._items(states, drawn, key_of, at_us)
-        batch = SampleBatch(new_id(), items, positions, seed, at_us / 1e6, self._index.view.epoch)
+        batch = SampleBatch(new_id(), items, positions, seed, at_us / 1e6, self.epoch)
         self._record(
             "sample",
             batch.retrieval_id,
@@ -475,25 +486,35 @@ class Engine:
     # Following the state
 
     def _load(self) -> None:
-        """Build index and columns anew from the state, then put them in place of the old ones."""
+        """Build index and columns anew from the state, then put them in place of the old ones.
+
+        Rows that the published index has are taken from there.
+        """
         with self._materializer.locked() as states:
-            index = Index(self._space_of(states), self._index.view.epoch)
+            space = self._space_of(states)
+            base, manifest = self._indexing.published(space) or (None, None)
+            epoch = self._indexing.view.epoch if manifest is None else manifest.epoch
+            index = Index(space, max(epoch, self._indexing.view.epoch), base)
             columns = PriorityColumns(self.partitions)
             for state in states:
-                for some in state.recorded(_LOAD_ROWS):
-                    positions = np.array(some.positions, dtype=np.int64)
-                    embeddings = embeddings_of(some.payloads, index.view.space)
-                    index.load(state.partition, positions, embeddings)
-                    inputs = priority_inputs(some.packed, state.settings.weights)
-                    columns.load(state.partition, positions, inputs)
+                _load_columns(state, columns)
+                _load_embeddings(state, index)
             index.apply([], _index_rows(index, []), [], self.positions())
-            self._index, self._columns = index, columns
+            self._columns = columns
+            self._indexing.replace(index, manifest)
+
+    def _replace_damaged(self, view: View, error: IndexDamaged) -> None:
+        """Go on without a published index whose files are not what was written."""
+        with self._materializer.locked():
+            if self._indexing.view is view or self._indexing.view.epoch == view.epoch:
+                self._indexing.discard(error)
+                self._load()
 
     def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         """Bring index and columns to where the fold is. Called under the fold's lock."""
         states = self._materializer.states
         space = self._space_of(states)
-        if space != self._index.view.space or any(
+        if space != self._indexing.view.space or any(
             isinstance(change, Cleared | SettingsAdopted) for change in changes
         ):
             # Rare and wholesale: start over from the state, which has all of it.
@@ -509,12 +530,14 @@ class Engine:
             elif isinstance(change, Removed):
                 self._columns.remove(change.row)
                 removed.append(_key(change.row))
-        self._index.apply(
+        index = self._indexing.index
+        index.apply(
             _keys([change.row for change in added]),
-            _index_rows(self._index, [change.event for change in added]),
+            _index_rows(index, [change.event for change in added]),
             removed,
             positions,
         )
+        self._indexing.followed()
 
     def _space_of(self, states: Sequence[PartitionState]) -> EmbeddingSpace:
         return self._space(
@@ -532,6 +555,34 @@ class Engine:
             visual_weight=options.visual_weight,
             text_weight=options.text_weight,
         )
+
+
+def _load_columns(state: PartitionState, columns: PriorityColumns) -> None:
+    for some in state.packed_rows(_LOAD_ROWS):
+        positions = np.array(some.positions, dtype=np.int64)
+        columns.load(
+            state.partition, positions, priority_inputs(some.packed, state.settings.weights)
+        )
+
+
+def _load_embeddings(state: PartitionState, index: Index) -> None:
+    """Give an index a partition's rows: those that it does not have are made of the records."""
+    positions = np.array(
+        [at for some in state.packed_rows(_LOAD_ROWS) for at in some.positions], dtype=np.int64
+    )
+    had = index.keep(state.partition, positions)
+    # Those that are newer than all it has are read together, which is much faster.
+    newest = int(np.flatnonzero(had)[-1]) + 1 if had.any() else 0
+    for at in np.flatnonzero(~had[:newest]):
+        payload = state.payload(int(positions[at]))
+        if payload is None:
+            raise StateDamaged(f"partition {state.partition}: no record at {positions[at]}")
+        embeddings = embeddings_of([payload], index.view.space)
+        index.load(state.partition, positions[at : at + 1], embeddings)
+    if newest < len(positions):
+        for some in state.recorded(_LOAD_ROWS, int(positions[newest])):
+            embeddings = embeddings_of(some.payloads, index.view.space)
+            index.load(state.partition, np.array(some.positions, dtype=np.int64), embeddings)
 
 
 def _key(row: Row) -> RowKey:

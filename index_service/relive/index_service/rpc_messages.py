@@ -12,6 +12,7 @@ from relive.core.experience import Experience, Vector, vector_from
 from relive.core.results import (
     BufferStats,
     Hit,
+    IndexStats,
     MinPositions,
     Positions,
     Recovery,
@@ -39,9 +40,9 @@ _OPTIONAL = (
     "timestamp",
     "priority",
 )
-_STATS = tuple(
-    name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name not in ("basis", "recovery")
-)
+_NESTED = ("basis", "recovery", "index")
+_STATS = tuple(name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name not in _NESTED)
+_INDEX_STATS = tuple(pb.IndexStats.DESCRIPTOR.fields_by_name)
 
 
 def fill(message: Any, experience: Experience) -> None:
@@ -170,6 +171,7 @@ def stats_reply(stats: BufferStats) -> Any:
     return pb.StatsReply(
         basis=basis(stats.positions, stats.epoch),
         recovery=None if found is None else pb.Recovery(**asdict(found)),
+        index=None if stats.index is None else pb.IndexStats(**asdict(stats.index)),
         **{name: getattr(stats, name) for name in _STATS},
     )
 
@@ -180,6 +182,7 @@ def buffer_stats(reply: Any) -> BufferStats:
         epoch=reply.basis.epoch,
         positions=dict(reply.basis.positions),
         recovery=_recovery(reply.recovery) if reply.HasField("recovery") else None,
+        index=_index_stats(reply.index) if reply.HasField("index") else None,
         **{name: getattr(reply, name) for name in _STATS},
     )
 
@@ -192,6 +195,12 @@ def _recovery(message: Any) -> Recovery:
         events_replayed=message.events_replayed,
         seconds=message.seconds,
     )
+
+
+def _index_stats(message: Any) -> IndexStats:
+    optional = ("last_seconds", "last_failure")
+    values = {name: getattr(message, name) for name in _INDEX_STATS if name not in optional}
+    return IndexStats(**values, **{name: given(message, name) for name in optional})
 
 
 def token_of(experience_id: str, reply: Any) -> Token:

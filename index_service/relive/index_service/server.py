@@ -342,8 +342,8 @@ class ServeConfig(Protocol):
     def poison_limit(self) -> int:
         """See `Materializer`."""
 
-    def index_options(self) -> IndexOptions:
-        """How embeddings are compared."""
+    def index_options(self, directory: Path | None) -> IndexOptions:
+        """How embeddings are compared, and how the index of a state in a directory is built."""
 
     def settings(self, partitions: int, known: Settings | None = None) -> Settings:
         """What is known, changed to what is set explicitly."""
@@ -390,7 +390,7 @@ def serve(
         LogMissing, LogUnavailable, LogReplaced, StoreInUse, StateUnrecoverable: it cannot be
             recovered.
     """
-    options, snapshots = config.index_options(), config.snapshot_options(path)
+    options, snapshots = config.index_options(path), config.snapshot_options(path)
     state = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
     event_log = open_log(f"file:{path}" if log is None else log, create=create)
     try:

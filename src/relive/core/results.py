@@ -163,6 +163,31 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexStats:
+    """The index that searches look into, and its rebuilding.
+
+    Attributes:
+        lists: of rows near each other, that a search looks into; 0 where all rows are scanned.
+        recall: share of the true ten nearest that the lists were measured to give, when they were
+            built, of the kind of query that fared worst; 1.0 where all rows are scanned.
+        unlisted: rows that are scanned by every search.
+        building: whether one is being built.
+        builds, failures: since this process started.
+        last_seconds: that the last build took; None before the first.
+        last_failure: why the last build or opening that failed did so; None if none did.
+    """
+
+    lists: int
+    recall: float
+    unlisted: int
+    building: bool
+    builds: int
+    failures: int
+    last_seconds: float | None
+    last_failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class BufferStats:
     """What is in a buffer and what happened to it.
 
@@ -185,6 +210,7 @@ class BufferStats:
         state_bytes: that the state's files take. Both are 0 for a state in memory.
         snapshot_bytes: that snapshots take beyond what they share with the state by hard links.
         recovery: what opening found and did; None before it has ended.
+        index: what searches look into; None from a service that does not say.
     """
 
     size: int
@@ -208,3 +234,4 @@ class BufferStats:
     state_bytes: int
     snapshot_bytes: int
     recovery: Recovery | None = None
+    index: IndexStats | None = None

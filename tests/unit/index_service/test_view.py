@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relive.core.embedding import EmbeddingSpace, Metric
-from relive.index_service import view as view_module
+from relive.index_service import segments as segments_module
+from relive.index_service.index import Index
 from relive.index_service.scan import NumpyScanner, Scanner
-from relive.index_service.view import Found, Index, RowKey, View
+from relive.index_service.segments import RowKey
+from relive.index_service.view import Found, View
 
 SPACES = {
     Metric.COSINE: EmbeddingSpace(3, 0, Metric.COSINE),
@@ -23,7 +25,7 @@ Live = dict[RowKey, Any]
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view_module, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(segments_module, "CHUNK_ROWS", 8)
 
 
 def brute_force(live: Live, space: EmbeddingSpace, vector: Any, k: int) -> list[Found]:
@@ -206,7 +208,7 @@ def test_chunks_of_the_real_size_answer_as_brute_force_does(
     monkeypatch.undo()
     space = EmbeddingSpace(8, 4)
     random = np.random.default_rng(5)
-    n = view_module.CHUNK_ROWS + 500
+    n = segments_module.CHUNK_ROWS + 500
     rows = space.rows(
         list(random.standard_normal((n, 8)).astype(np.float32)),
         list(random.standard_normal((n, 4)).astype(np.float32)),
@@ -235,18 +237,18 @@ def test_both_scanners_give_the_same_answer() -> None:
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30)
-def test_a_copy_that_succeeds_its_index_answers_the_same(seed: int) -> None:
+def test_a_copy_that_repeats_what_its_index_did_answers_the_same(seed: int) -> None:
     random = np.random.default_rng(seed)
     index = Index(EmbeddingSpace(3, 0))
     live: Live = {}
     keys = [RowKey(int(random.integers(2)), at) for at in range(60)]
     apply(index, live, list(zip(keys[:40], vectors(random, 40, ties=False), strict=True)))
-    copy = Index.copied(index.view)
+    copy, steps = Index.copied(index.view), index.record()
     gone = [key for key in keys[:40] if random.random() < 0.5]
     apply(index, live, [], gone)
     late = list(zip(keys[40:], vectors(random, 20, ties=False), strict=True))
     apply(index, live, late, [key for key in keys[40:] if random.random() < 0.3], position=60)
-    copy.succeed(index)
+    copy.repeat(steps)
     assert (copy.view.epoch, copy.view.size) == (index.view.epoch + 1, len(live))
     assert copy.view.positions == index.view.positions
     vector = random.standard_normal(3).astype(np.float32)
