@@ -9,6 +9,7 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 import numpy as np
 
@@ -38,7 +39,7 @@ from relive.core.results import (
 )
 from relive.core.row import Row, priority_inputs
 from relive.core.sampling import Draw, Strategy, draw
-from relive.core.settings import Settings
+from relive.core.settings import PriorityWeights, Settings
 from relive.core.state import Counters, PartitionState
 from relive.errors import (
     ConsumerStopped,
@@ -446,27 +447,20 @@ class Engine:
         hits = []
         now = self._clock_us()
         for key, score in view.search(self._scanner, query, k):
-            row = self._materializer.states[key.partition].row_at(key.position)
-            experience = None if row is None else self._experience(row, now)
-            if row is None or experience is None:
+            state = self._materializer.states[key.partition]
+            row, payload = state.row_at(key.position), state.payload(key.position)
+            if row is None or payload is None:
                 return None
-            hits.append(Hit(row.experience_id, score, experience))
+            # Trainers and agents often look at few of the hits, or at nothing but ids.
+            made = partial(_experience, row, payload, self.settings.weights, now)
+            hits.append(Hit(row.experience_id, score, made))
         return hits
 
     def _experience(self, row: Row, at_us: int) -> Experience | None:
-        event = _recorded(self._materializer.states[row.partition], row)
-        if event is None:
+        payload = self._materializer.states[row.partition].payload(row.position)
+        if payload is None:
             return None
-        weights = self.settings.weights
-        return experience_from(
-            event,
-            retrieval_count=row.retrieval_count,
-            success_count=row.success_count,
-            success_rate=row.success_rate,
-            priority=priority_at(
-                weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
-            ),
-        )
+        return _experience(row, payload, self.settings.weights, at_us)
 
     def _record(
         self,
@@ -600,16 +594,19 @@ def _index_rows(index: Index, events: Sequence[ExperienceRecorded]) -> Float32Ar
     )
 
 
-def _recorded(state: PartitionState, row: Row) -> ExperienceRecorded | None:
-    """The event that recorded a row; None if the row is gone by now."""
-    payload = state.payload(row.position)
-    return None if payload is None else _experience_recorded(payload)
-
-
-def _experience_recorded(payload: bytes) -> ExperienceRecorded:
+def _experience(row: Row, payload: bytes, weights: PriorityWeights, at_us: int) -> Experience:
+    """An experience as recorded, with what its row says has come of it."""
     event = decode(payload)
     assert isinstance(event, ExperienceRecorded)
-    return event
+    return experience_from(
+        event,
+        retrieval_count=row.retrieval_count,
+        success_count=row.success_count,
+        success_rate=row.success_rate,
+        priority=priority_at(
+            weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
+        ),
+    )
 
 
 def _agreed(name: str, dims: Sequence[int | None]) -> int:

@@ -38,8 +38,8 @@ from relive.index_service.view import View
 
 _log = logging.getLogger(__name__)
 
-# Rebuilt once so many rows, for each of the last build's, have come or gone since.
-_GROWN, _GONE = 0.25, 0.25
+# Rebuilt once so many rows, for each that the last build had, have come or gone since.
+_GROWN, _GONE = 0.5, 0.5
 
 # Steps of the fold that a swap may have to repeat while the fold waits: rows added, and rounds of
 # trying to get there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
@@ -42,19 +42,45 @@ def positions_after(wanted: MinPositions | None) -> dict[int, int]:
     return positions
 
 
-@dataclass(frozen=True, slots=True)
 class Hit:
     """One experience that a search returned.
 
     Attributes:
         id: of the experience.
         score: similarity, greater is nearer; see `relive.core.embedding`.
-        experience: its content and what has come of it.
     """
 
-    id: str
-    score: float
-    experience: Experience
+    __slots__ = ("_experience", "id", "score")
+
+    def __init__(
+        self, id: str, score: float, experience: Experience | Callable[[], Experience]
+    ) -> None:
+        """
+        Args:
+            experience: or what makes it, called when it is first looked at.
+        """
+        self.id = id
+        self.score = score
+        self._experience = experience
+
+    @property
+    def experience(self) -> Experience:
+        """Its content and what had come of it at the time of the search."""
+        if not isinstance(self._experience, Experience):
+            self._experience = self._experience()
+        return self._experience
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hit):
+            return NotImplemented
+        ours, theirs = (self.id, self.score), (other.id, other.score)
+        return ours == theirs and self.experience == other.experience
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.score))
+
+    def __repr__(self) -> str:
+        return f"Hit(id={self.id!r}, score={self.score!r})"
 
 
 @dataclass(frozen=True, slots=True)
