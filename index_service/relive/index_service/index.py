@@ -108,16 +108,15 @@ class Index:
             self._size = base.count
             model = None if base.lists is None else base.lists.model
         self.view = View(space, epoch=epoch, model=model)
+        self._publish({})
 
     @classmethod
     def copied(cls, view: View) -> Index:
-        """A new index, of the next epoch, of the rows that a view sees, close together.
-
-        Not published yet.
-        """
+        """A new index, of the next epoch, of the rows that a view sees, close together."""
         index = cls(view.space, view.epoch + 1)
         for segment in (segment for segment in view.segments if segment.size):
             index._append(segment.live_keys(), segment.live_matrix())
+        index._publish(view.positions)
         return index
 
     @property

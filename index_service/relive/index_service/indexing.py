@@ -316,7 +316,6 @@ class Indexing:
             IndexDamaged: a row is not what was written.
         """
         new = Index(view.space, base=base)
-        new.apply([], np.empty((0, view.space.width), np.float32), [], view.positions)
         shares = []
         for query in list(self._queries):
             if len(query.scan) != view.space.width:
