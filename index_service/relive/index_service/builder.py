@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,10 +143,15 @@ def main() -> None:
     """Run the builder."""
     os.nice(_LOWEST_PRIORITY)
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    build(Path(sys.argv[1]))
+    status = 0
+    try:
+        build(Path(sys.argv[1]))
+    except Exception:  # noqa: BLE001 - whatever it is, its last line says why the build failed
+        traceback.print_exc()
+        status = 1
     # Reading standard input holds a lock that the interpreter's own end would wait for.
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
 
 
 if __name__ == "__main__":
