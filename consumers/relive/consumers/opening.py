@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from relive.consumers import file_store, lmdb_store
-from relive.consumers.durable_store import backend_of
+from relive.consumers.made_note import Backend, read_made_note
 from relive.consumers.store import StateStore
 from relive.errors import StoreError
 
-Backend: TypeAlias = Literal["lmdb", "file"]
+__all__ = ["Backend", "open_kept_store", "open_store"]
 
-_STORES: dict[str, Callable[[Path], StateStore]] = {
+_STORES: dict[Backend, Callable[[Path], StateStore]] = {
     lmdb_store.BACKEND: lmdb_store.LmdbStore,
     file_store.BACKEND: file_store.FileStore,
 }
@@ -25,10 +24,10 @@ def open_kept_store(directory: Path) -> StateStore:
     Raises:
         StoreError: there is none; and as `open_store`.
     """
-    backend = backend_of(directory)
-    if backend not in _STORES:
+    note = read_made_note(directory)
+    if note is None:
         raise StoreError(f"there is no state in {directory}")
-    return _STORES[backend](directory)
+    return _STORES[note.backend](directory)
 
 
 def open_store(directory: Path, backend: Backend) -> StateStore:
