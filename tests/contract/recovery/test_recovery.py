@@ -207,9 +207,18 @@ def test_a_store_that_nothing_was_committed_to_is_no_damage(
     machine = memory_case.directory / "machine"
     state = machine / "state"
     state.mkdir(parents=True)
-    made = [lambda: open_store(state, memory_case.backend).close()]
-    made += [lambda: (state / "owner.lock").touch(), lambda: (state / "store.part").touch()]
-    for make in made:
+
+    def unfinished() -> None:
+        (state / "store").write_bytes(b"relive-state 1 lmdb unfinished\n")
+        (state / "data.mdb").write_bytes(b"half")
+
+    makings: list[Callable[[], object]] = [
+        lambda: open_store(state, memory_case.backend).close(),
+        lambda: (state / "owner.lock").touch(),
+        lambda: (state / "store.part").touch(),
+        unfinished,
+    ]
+    for make in makings:
         shutil.rmtree(state)
         state.mkdir()
         make()
