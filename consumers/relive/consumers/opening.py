@@ -8,7 +8,6 @@ from pathlib import Path
 from relive.consumers import file_store, lmdb_store
 from relive.consumers.made_note import Backend, read_made_note
 from relive.consumers.store import StateStore
-from relive.errors import StoreError
 
 __all__ = ["Backend", "open_kept_store", "open_store"]
 
@@ -18,15 +17,15 @@ _STORES: dict[Backend, Callable[[Path], StateStore]] = {
 }
 
 
-def open_kept_store(directory: Path) -> StateStore:
-    """Open the state in a directory, whichever backend made it.
+def open_kept_store(directory: Path) -> StateStore | None:
+    """Open the state in a directory, whichever backend made it; None if there is none.
 
     Raises:
-        StoreError: there is none; and as `open_store`.
+        as `open_store`.
     """
     note = read_made_note(directory)
-    if note is None:
-        raise StoreError(f"there is no state in {directory}")
+    if note is None or not note.finished:
+        return None
     return _STORES[note.backend](directory)
 
 
