@@ -22,7 +22,7 @@ from relive.cli.target import (
 from relive.client import Client
 from relive.consumers import Materializer, MemoryStore, StateStore, log_at, open_kept_store
 from relive.consumers.comparison import compare_states
-from relive.errors import InvalidConfig, StoreInUse
+from relive.errors import InvalidConfig, StoreError, StoreInUse
 from relive.log import EventLog, LogPrefix, log_now, open_log
 from relive.log.prefix import batches
 
@@ -141,12 +141,15 @@ def _check_rest(log: EventLog, positions: dict[int, int]) -> int:
 
 def _owned(directory: Path) -> StateStore:
     try:
-        return open_kept_store(directory)
+        store = open_kept_store(directory)
     except StoreInUse as error:
         raise StoreInUse(
             f"{error}: verify it when that process has ended, or ask the process itself "
             "(relive verify HOST:PORT --log URL)"
         ) from error
+    if store is None:
+        raise StoreError(f"there is no state in {directory}")
+    return store
 
 
 def _as_text(report: dict[str, Any]) -> str:

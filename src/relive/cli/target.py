@@ -187,9 +187,10 @@ def _kept_state(directory: Path | None) -> StateStore | None:
     Log and snapshots are all that processes share: where another one owns the state, this one folds
     for itself, as it does where the state is damaged.
     """
-    if directory is None or not directory.is_dir():
+    if directory is None:
         return None
     try:
-        return OverlayStore(open_kept_store(directory))
+        kept = open_kept_store(directory)
     except (StoreInUse, StoreDamaged):
         return None
+    return None if kept is None else OverlayStore(kept)

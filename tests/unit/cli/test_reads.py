@@ -47,6 +47,19 @@ def target(request: pytest.FixtureRequest, directory: Path) -> Iterator[str]:
         yield f"file:{directory}" if request.param == "log URL" else str(directory)
 
 
+@pytest.mark.parametrize("kept", [(), ("owner.lock", "store.part"), ("owner.lock", "data.mdb")])
+def test_without_a_store_that_says_who_made_it_the_log_is_read(
+    relive: Relive, directory: Path, kept: tuple[str, ...]
+) -> None:
+    """Nothing is made, either: looking changes nothing."""
+    for path in (directory / "state").iterdir():
+        if path.name not in kept:
+            path.unlink()
+    before = sorted(path.name for path in (directory / "state").iterdir())
+    assert relive("get", directory, "x15", "--json").json["final_answer"] == {"answer": 15}
+    assert sorted(path.name for path in (directory / "state").iterdir()) == before
+
+
 def test_get_shows_an_experience_with_what_has_come_of_it(relive: Relive, target: str) -> None:
     done = relive("get", target, "x15", "--json")
     assert done.code == 0, done
