@@ -356,8 +356,11 @@ class ExperienceBuffer:
 
         Args:
             wait: until it is in service; `stats().epoch` has risen by one then.
+
+        Raises:
+            BuildFailed: it could not be built, if waited for; the old one stays.
         """
-        self._check_open()
+        self._catch_up()
         self._engine.rebuild_index(wait=wait)
 
     def close(self) -> None:

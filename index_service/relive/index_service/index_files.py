@@ -187,11 +187,13 @@ class IndexDirectory:
         return self.path / str(said["name"])
 
     def former(self) -> Path | None:
-        """The index that the current one took the place of, if it is still there."""
-        names = sorted(path.name for path in self._published())
-        current = self.current()
-        before = [n for n in names if current is None or n != current.name]
-        return self.path / before[-1] if before else None
+        """The newest index that is not the current one, or not known to be."""
+        try:
+            current = self.current()
+        except IndexDamaged:
+            current = None
+        others = sorted(path for path in self._published() if path != current)
+        return others[-1] if others else None
 
     def new(self) -> Path:
         """A directory to build an index in.
@@ -224,7 +226,10 @@ class IndexDirectory:
         """Remove what was left half built, and all but the current index and the one before."""
         for building in self.path.glob(f"{_BUILDING}*"):
             shutil.rmtree(building, ignore_errors=True)
-        kept = {self.current(), self.former()}
+        try:
+            kept = {self.current(), self.former()}
+        except IndexDamaged:
+            return  # which one is current is not known
         for index in self._published():
             if index not in kept:
                 shutil.rmtree(index, ignore_errors=True)

@@ -99,6 +99,7 @@ class Indexing:
         self._has_faiss = importlib.util.find_spec("faiss") is not None
         self._manifest: IndexManifest | None = None
         self._adopted: Path | None = None
+        self._discarded: Path | None = None
         self._replaced: deque[tuple[float, Index]] = deque()
         self._queries: deque[Query] = deque(maxlen=_QUERIES)
         self._changed = threading.Condition()
@@ -159,7 +160,7 @@ class Indexing:
         for find in (self._files.current, self._files.former):
             try:
                 path = find()
-                if path is None:
+                if path is None or path == self._discarded:
                     continue
                 manifest = read_manifest(path)
                 if manifest.log == self._log_identity and manifest.space == described(space):
@@ -176,7 +177,7 @@ class Indexing:
         self._not_before = 0.0
         if self._files is not None and self._owner and self._adopted is not None:
             shutil.rmtree(self._adopted, ignore_errors=True)
-        self._adopted = None
+        self._discarded, self._adopted = self._adopted, None
 
     def rebuild(self, *, wait: bool) -> None:
         """Ask for a rebuild of the index as it is from now on.
@@ -228,7 +229,7 @@ class Indexing:
             try:
                 self._list_rows(self.index)
                 self._adopt_published()
-            except (ReliveError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - searches go on; what went wrong is told
                 self._failed(error)
             if self._wanted > self._done or self._is_due():
                 self._rebuild()
@@ -256,8 +257,8 @@ class Indexing:
             self._retry_s = _RETRY_S
         except ReliveError as failure:
             error = failure
-        except (OSError, MemoryError, RuntimeError) as failure:
-            error = BuildFailed(str(failure))
+        except Exception as failure:  # noqa: BLE001 - whoever waits is told, come what may
+            error = BuildFailed(f"{type(failure).__name__}: {failure}")
         if error is not None and not self._stopping.is_set():
             self._failed(error)
             self._not_before = time.monotonic() + self._retry_s
@@ -361,8 +362,9 @@ class Indexing:
         """Have the new index do what the one in service did since, then put it in its place."""
         done = 0
         for _ in range(_ROUNDS):
-            new.repeat(steps[done:])
-            done = len(steps)
+            until = len(steps)  # more may come at any moment
+            new.repeat(steps[done:until])
+            done = until
             self._list_rows(new)
             if sum(len(step.added) for step in steps[done:]) <= _STEP_ROWS:
                 break

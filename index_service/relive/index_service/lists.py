@@ -63,18 +63,23 @@ class Model:
         space: of the rows.
         empty: a trained `faiss.IndexIVF` without rows; never changed.
         probes: how many lists to look at.
-        candidates: how many rows to compare exactly, at least.
+        candidates: how many rows to compare exactly, of so many `rows` as it was trained for.
     """
 
     space: EmbeddingSpace
     empty: Any
     probes: Probes
     candidates: int
+    rows: int
 
     @property
     def lists(self) -> int:
         """How many there are."""
         return int(self.empty.nlist)
+
+    def candidates_of(self, rows: int) -> int:
+        """How many of so many rows to compare exactly, for the same recall."""
+        return -(-self.candidates * max(self.rows, rows) // self.rows)
 
     def near(self, query: Query, widen: int = 1) -> Near:
         """The lists that a query looks at, or so many times as many."""
@@ -190,7 +195,7 @@ def read_lists(path: Path, space: EmbeddingSpace, probes: Probes, candidates: in
     index = faiss.read_index(str(path))
     empty = faiss.clone_index(index)
     empty.reset()
-    return Lists(Model(space, empty, probes, candidates), index)
+    return Lists(Model(space, empty, probes, candidates, int(index.ntotal)), index)
 
 
 def one_thread_faiss() -> Any:

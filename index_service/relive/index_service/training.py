@@ -6,7 +6,7 @@ Runs in the builder's process. The same rows give the same model: nothing here i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,7 +83,7 @@ def train(
     if len(centres) == 1 and space.metric is Metric.EUCLIDEAN:
         return None  # all rows at 8 bits a number take as long as the rows themselves
     index = _coder(rows, space, centres)
-    model = Model(space, index, probes, _CANDIDATES[0])
+    model = Model(space, index, probes, _CANDIDATES[0], len(rows))
     filled = faiss.clone_index(index)
     for _, block in _blocks(rows):
         model.add(filled, block)
@@ -278,7 +278,7 @@ def _tuned(
     for candidates in _CANDIDATES:
         probes = model.probes
         while True:
-            tried = Lists(Model(model.space, model.empty, probes, candidates), lists.index)
+            tried = Lists(replace(model, probes=probes, candidates=candidates), lists.index)
             recall = Recall(
                 *(_recall(rows, tried, trials[k]) if k in trials else None for k in Recall._fields)
             )

@@ -106,8 +106,9 @@ class View:
         model = self.model
         listed = [segment for segment in segments if segment.lists is not None]
         if model is not None and listed:
-            m = max(model.candidates, 2 * wanted)
-            if m <= _MOST_CANDIDATES * sum(segment.size for segment in listed):
+            rows = sum(segment.size for segment in listed)
+            m = max(model.candidates_of(rows), 2 * wanted)
+            if m <= _MOST_CANDIDATES * rows:
                 rest = [r for r in (segment.unlisted() for segment in segments) if r.size]
                 scanned = _scanned(rest, scanner, query, wanted, margin)
                 widen = 1

@@ -64,8 +64,8 @@ def test_what_is_written_is_what_the_view_sees_in_order_of_the_keys(tmp_path: Pa
         directory = tmp_path / os.urandom(4).hex()
         directory.mkdir()
         assert write_rows(directory, index.view) == len(live)
-        keys = np.fromfile(directory / KEYS, "<i8").reshape(2, -1).T.tolist()
-        assert [RowKey(*key) for key in keys] == sorted(live)
+        found = np.fromfile(directory / KEYS, "<i8").reshape(2, -1).T.tolist()
+        assert [RowKey(*key) for key in found] == sorted(live)
         written = np.fromfile(directory / ROWS, "<f4").reshape(-1, SPACE.width)
         assert written.tobytes() == b"".join(live[key].tobytes() for key in sorted(live))
 
@@ -141,7 +141,12 @@ def test_a_killed_builder_is_a_failed_build(job: Path) -> None:
 
 def test_a_builder_is_ended_when_it_is_to_stop_or_takes_too_long(job: Path) -> None:
     stop = threading.Event()
-    stopper = when_started(job, lambda pid: (os.kill(pid, signal.SIGSTOP), stop.set()))
+
+    def pause_and_stop(pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        stop.set()
+
+    stopper = when_started(job, pause_and_stop)
     with pytest.raises(BuildFailed, match="stopped"):
         run_builder(job, stop.is_set)
     stopper.join()
@@ -162,8 +167,13 @@ threading.Thread(target=run_builder, args=(Path({str(job)!r}), lambda: False), d
 sys.stdin.read()
 """
     paused: list[int] = []
+
+    def pause(pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+        paused.append(pid)
+
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as parent:
-        when_started(job, lambda pid: (os.kill(pid, signal.SIGSTOP), paused.append(pid))).join()
+        when_started(job, pause).join()
         parent.kill()
     os.kill(paused[0], signal.SIGCONT)
     deadline = time.monotonic() + 30

@@ -1,5 +1,7 @@
 """An index with a base and lists sees the same rows as a dict, and answers as a scan does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -38,7 +40,7 @@ def model(request: pytest.FixtureRequest) -> Model:
     space = request.param
     rows = rows_of(space, 400, 1)
     empty = training._coder(rows, space, training._centres(rows, space, 4))
-    return Model(space, empty, Probes(4, 4, 4), 1_000)
+    return Model(space, empty, Probes(4, 4, 4), 1_000, 400)
 
 
 def based(model: Model, keys: list[RowKey], rows: Float32Array) -> Index:
@@ -135,7 +137,7 @@ def test_of_a_base_only_the_rows_that_the_state_has_count(
 
 def test_when_lists_hold_too_little_everything_is_scanned(model: Model) -> None:
     """Of lists that are looked at, all rows may be gone."""
-    narrow = Model(model.space, model.empty, Probes(1, 1, 1), 1)
+    narrow = Model(model.space, model.empty, Probes(1, 1, 1), 1, 60)
     rows = rows_of(model.space, 60, 2)
     keys = [RowKey(0, at) for at in range(60)]
     index = based(narrow, keys, rows)
@@ -162,7 +164,7 @@ def test_lists_of_another_model_or_of_a_chunk_that_is_gone_are_not_put_in_servic
     found = index.unlisted()
     assert found is not None
     lists = found.lists.extended(found.chunk.matrix[: found.stop])
-    other = Model(model.space, model.empty, model.probes, model.candidates)
+    other = replace(model)
     index.adopt(found.chunk, Lists(other, lists.index))
     assert index.unlisted() is not None
     index.adopt(Chunk.empty(model.space.width), lists)

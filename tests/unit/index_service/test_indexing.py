@@ -17,9 +17,9 @@ import pytest
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
 from relive.errors import BufferClosed, BuildFailed
-from relive.index_service import building, indexing
+from relive.index_service import index_files, indexing
 from relive.index_service.index_files import LISTS, ROWS, IndexDirectory
-from relive.index_service.lists import Lists, Model, Probes
+from relive.index_service.lists import Lists, Probes
 
 ROWS_FOR_LISTS = 4_200
 CENTRES = np.random.default_rng(7).standard_normal((40, 24))
@@ -60,6 +60,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert stats is not None
         assert stats.lists > 1
         assert 0.95 <= stats.recall <= 1.0
+    former = IndexDirectory(path / "index").former()
+    if former is not None:  # one may have been built by itself
+        shutil.rmtree(former)
     return path
 
 
@@ -103,7 +106,8 @@ def test_a_published_index_is_mapped_and_what_came_after_is_loaded(path: Path) -
     with opened(path) as buffer:
         stats = buffer.stats()
         assert stats.index is not None
-        assert (stats.index.builds, stats.index.unlisted, stats.epoch) == (0, 0, 1)
+        assert (stats.index.builds, stats.index.unlisted) == (0, 0)
+        assert stats.epoch > 0
         before = answers(buffer)
         add(buffer, 50, 1)
         for gone in before[0][:3]:
@@ -177,10 +181,9 @@ def damage_rows(index: Path) -> None:
         lambda index: os.truncate(index / ROWS, 1_000),
         lambda index: (index / LISTS).write_bytes(b"\0" * 1_000),
         lambda index: (index / "manifest.json").unlink(),
-        lambda index: (index.parent / "current").write_bytes(b"?"),
         shutil.rmtree,
     ],
-    ids=["rows", "cut", "lists", "manifest", "current", "gone"],
+    ids=["rows", "cut", "lists", "manifest", "gone"],
 )
 def test_a_damaged_index_is_told_and_the_state_has_all_of_it(
     path: Path, damage: Callable[[Path], Any]
@@ -197,6 +200,17 @@ def test_a_damaged_index_is_told_and_the_state_has_all_of_it(
         assert stats.failures == 1
         assert stats.last_failure
         assert stats.lists == 0
+
+
+@pytest.mark.usefixtures("no_builds")
+def test_the_newest_index_is_used_where_none_is_known_to_be_current(path: Path) -> None:
+    (path / "index" / "current").write_bytes(b"?")
+    with opened(path) as buffer:
+        stats = buffer.stats().index
+        assert stats is not None
+        assert stats.lists > 1
+        assert "current" in str(stats.last_failure)
+        assert recall(buffer) >= 0.95
 
 
 @pytest.mark.usefixtures("no_builds")
@@ -223,7 +237,7 @@ def broken_by(how: str, patched: pytest.MonkeyPatch) -> str:
             process.send_signal(signal.SIGKILL)
             return process
 
-        patched.setattr(building.subprocess, "Popen", killed)
+        patched.setattr(subprocess, "Popen", killed)
         return "status -9"
     if how == "no room":
 
@@ -233,13 +247,13 @@ def broken_by(how: str, patched: pytest.MonkeyPatch) -> str:
         patched.setattr(indexing, "write_rows", full)
         return "No space left"
     # Lists that find nothing: their rows are all said to be far away.
-    build = indexing.open_base
+    read = index_files.open_base
 
     def poor(*arguments: Any) -> Any:
-        base = build(*arguments)
+        base = read(*arguments)
         assert base.lists is not None
         model = base.lists.model
-        empty = Lists(Model(model.space, model.empty, Probes(1, 1, 1), 1), base.lists.index)
+        empty = Lists(replace(model, probes=Probes(1, 1, 1), candidates=1), base.lists.index)
         return replace(base, lists=empty)
 
     patched.setattr(indexing, "open_base", poor)
@@ -252,7 +266,7 @@ def test_a_build_that_fails_changes_nothing_and_the_next_succeeds(
 ) -> None:
     with opened(path) as buffer:
         add(buffer, 30, 1)
-        before = answers(buffer)
+        before, epoch = answers(buffer), buffer.stats().epoch
         with monkeypatch.context() as broken:
             said = broken_by(how, broken)
             with pytest.raises(BuildFailed, match=said):
@@ -260,13 +274,13 @@ def test_a_build_that_fails_changes_nothing_and_the_next_succeeds(
         assert answers(buffer) == before
         stats = buffer.stats()
         assert stats.index is not None
-        assert (stats.epoch, stats.index.failures, stats.index.builds) == (1, 1, 0)
+        assert (stats.epoch, stats.index.failures, stats.index.builds) == (epoch, 1, 0)
         assert sorted(p.name for p in (path / "index").iterdir())[-1] == "current"
         add(buffer, 5, 2)
         buffer.rebuild_index()
         stats = buffer.stats()
         assert stats.index is not None
-        assert (stats.epoch, stats.index.builds, stats.index.unlisted) == (2, 1, 0)
+        assert (stats.epoch, stats.index.builds, stats.index.unlisted) == (epoch + 1, 1, 0)
         assert recall(buffer) >= 0.95
 
 
@@ -295,7 +309,7 @@ def test_closing_ends_a_build(path: Path) -> None:
     with pytest.raises(BufferClosed):
         buffer.rebuild_index()
     with opened(path) as again:
-        assert again.stats().epoch == 1
+        assert again.stats().index.builds == 0  # type: ignore[union-attr]
         until(lambda: not list((path / "index").glob("building-*")), "left half built")
 
 
@@ -314,7 +328,7 @@ def test_who_does_not_own_the_state_takes_over_what_the_owner_publishes(
     add(owner, 200, 1)
     other.add(Experience(id="late", visual=CENTRES[3]))
     owner.rebuild_index()
-    until(lambda: other.stats().epoch == 2, "not taken over")
+    until(lambda: other.stats().epoch == owner.stats().epoch, "not taken over")
     assert other.stats().index_size == owner.stats().index_size == ROWS_FOR_LISTS + 201
     assert answers(other) == answers(owner)
     assert other.search(visual=CENTRES[3], k=1)[0].id == "late"

@@ -1,12 +1,13 @@
 """Lists find the rows that count, whatever their codes; what is near comes first."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from relive.core.embedding import EmbeddingSpace, HybridMode, Metric
-from relive.index_service.lists import Lists, Model, Probes, read_lists
+from relive.index_service.lists import Lists, Probes, read_lists
 from relive.index_service.scan import Float32Array
 from relive.index_service.training import train
 
@@ -41,7 +42,7 @@ def lists(request: pytest.FixtureRequest) -> Lists:
 def all_lists(lists: Lists) -> Lists:
     """The same, all of them looked at."""
     m = lists.model
-    return Lists(Model(m.space, m.empty, Probes(m.lists, m.lists, m.lists), 10), lists.index)
+    return Lists(replace(m, probes=Probes(m.lists, m.lists, m.lists)), lists.index)
 
 
 def test_every_row_is_in_one_list(lists: Lists) -> None:
@@ -112,7 +113,7 @@ def test_a_query_of_one_embedding_looks_into_as_many_lists_as_it_needs() -> None
     rows = clustered(space, 1_000)
     trained = train(rows, space, n_probes=4, floor=0.9)
     assert trained is not None
-    model = Model(space, trained.lists.model.empty, Probes(2, 3, 5), 10)
+    model = replace(trained.lists.model, probes=Probes(2, 3, 5))
     visual, text = space.halves(rows[0])
     widths = [
         model.near(query).lists.shape[1]
