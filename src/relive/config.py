@@ -56,7 +56,8 @@ class BufferConfig(BaseSettings):
         faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
         faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
         faiss_n_probes: lists of near rows that a search looks into; their number is fitted to it.
-        faiss_recall_floor: share of the true ten nearest that lists must find to be used.
+        faiss_recall_floor: share of the true ten nearest that lists must find to be used; with 1,
+            searches compare all rows.
         persistence_backend: what the state is kept in, `lmdb` or `file`. To change it, remove the
             `state` directory: the log rebuilds it.
         persistence_path: directory of the state, for services; a buffer is opened with its path.

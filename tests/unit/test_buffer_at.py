@@ -110,3 +110,13 @@ def test_a_moment_that_is_not_there_is_refused(buffer: ExperienceBuffer) -> None
         buffer.at(end + 1)
     with pytest.raises(InvalidQuery):
         buffer.at({1: 0})
+
+
+def test_the_index_of_a_past_moment_can_be_rebuilt(buffer: ExperienceBuffer) -> None:
+    for n in range(4):
+        buffer.add(experience(n))
+    with buffer.at(3) as past:
+        before = [hit.id for hit in past.search(visual=[1.0, 1.0], k=10)]
+        past.rebuild_index()
+        assert [hit.id for hit in past.search(visual=[1.0, 1.0], k=10)] == before
+        assert past.stats().epoch == 1

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -92,12 +92,17 @@ class DurableStore:
     # Reading
 
     def get(self, table: Table, key: bytes) -> bytes | None:
+        return self.get_many(table, (key,))[0]
+
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
         if table is not Table.PAYLOADS:
-            return self._tables.get(table, key)
+            return self._tables.get_many(table, keys)
         ticket = self._payloads.pin()
         try:
-            packed = self._tables.get(table, key)
-            return None if packed is None else self._payloads.read(unpack_reference(packed))
+            return [
+                None if packed is None else self._payloads.read(unpack_reference(packed))
+                for packed in self._tables.get_many(table, keys)
+            ]
         finally:
             self._payloads.unpin(ticket)
 

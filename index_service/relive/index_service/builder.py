@@ -52,7 +52,7 @@ class Job:
     Attributes:
         log, space, positions, epoch, rows: see `IndexManifest`.
         n_probes: lists looked at for a query of both embeddings.
-        recall_floor: lists that find less are not made.
+        recall_floor: lists that find less are not made; 1 asks for none.
     """
 
     log: str
@@ -81,7 +81,7 @@ def build(directory: Path) -> IndexManifest:
         directory / ROWS, dtype="<f4", mode="r", shape=(job.rows, space.width)
     )
     trained = None
-    if job.rows >= FEWEST_ROWS:
+    if job.rows >= FEWEST_ROWS and job.recall_floor < 1.0:
         trained = train(rows, space, n_probes=job.n_probes, floor=job.recall_floor)
     made = None if trained is None else _write_lists(directory, trained)
     norm = _write_checks(directory, rows)

@@ -133,7 +133,7 @@ class Engine:
                 log.identity(),
                 self._scanner,
                 self._materializer.locked,
-                owner=recovered is None or recovered.owned,
+                owner=recovered is not None and recovered.owned,
             )
             self._columns = PriorityColumns(log.partitions)
             self._load()
@@ -408,13 +408,13 @@ class Engine:
             if not is_number(value) or not math.isfinite(value) or value < 0:
                 raise InvalidQuery(name, value, "must be finite and at least 0")
         at_us = self._clock_us() if now is None else _microseconds(now)
-        with self._materializer.locked() as states:
+        with self._materializer.locked():
             positions = self.positions()
             priorities, key_of = self._columns.priorities(self.settings.weights, at_us)
             drawn = draw(
                 priorities, n, strategy=chosen, seed=seed, replace=replace, alpha=alpha, beta=beta
             )
-            items = self._items(states, drawn, key_of, at_us)
+            items = self._items(drawn, key_of, at_us)
         batch = SampleBatch(new_id(), items, positions, seed, at_us / 1e6, self.epoch)
         self._record(
             "sample",
@@ -426,35 +426,45 @@ class Engine:
         return batch
 
     def _items(
-        self,
-        states: Sequence[PartitionState],
-        drawn: Draw,
-        key_of: Callable[[int], RowKey],
-        at_us: int,
+        self, drawn: Draw, key_of: Callable[[int], RowKey], at_us: int
     ) -> tuple[SampledItem, ...]:
-        items = []
-        for at, probability, weight in zip(*(column.tolist() for column in drawn), strict=True):
-            key = key_of(at)
-            row = states[key.partition].row_at(key.position)
-            assert row is not None
-            experience = self._experience(row, at_us)
-            assert experience is not None
-            items.append(SampledItem(row.experience_id, probability, weight, experience))
-        return tuple(items)
+        places, probabilities, weights = (column.tolist() for column in drawn)
+        live = self._live([key_of(at) for at in places])
+        assert live is not None
+        prior = self.settings.weights
+        return tuple(
+            SampledItem(
+                row.experience_id, probability, weight, _experience(row, payload, prior, at_us)
+            )
+            for (row, payload), probability, weight in zip(
+                live, probabilities, weights, strict=True
+            )
+        )
 
     def _hits(self, view: View, query: Query, k: int) -> list[Hit] | None:
         """The hits in a view, or None if one of them is gone from the state by now."""
-        hits = []
-        now = self._clock_us()
-        for key, score in view.search(self._scanner, query, k):
-            state = self._materializer.states[key.partition]
-            row, payload = state.row_at(key.position), state.payload(key.position)
-            if row is None or payload is None:
-                return None
-            # Trainers and agents often look at few of the hits, or at nothing but ids.
-            made = partial(_experience, row, payload, self.settings.weights, now)
-            hits.append(Hit(row.experience_id, score, made))
-        return hits
+        found = view.search(self._scanner, query, k)
+        live = self._live([key for key, _ in found])
+        if live is None:
+            return None
+        weights, now = self.settings.weights, self._clock_us()
+        # Trainers and agents often look at few of the hits, or at nothing but ids.
+        return [
+            Hit(row.experience_id, score, partial(_experience, row, payload, weights, now))
+            for (row, payload), (_, score) in zip(live, found, strict=True)
+        ]
+
+    def _live(self, keys: Sequence[RowKey]) -> list[tuple[Row, bytes]] | None:
+        """The rows and records at some keys, or None if one is gone from the state by now."""
+        live: list[tuple[Row, bytes] | None] = [None] * len(keys)
+        for partition in {key.partition for key in keys}:
+            mine = [at for at, key in enumerate(keys) if key.partition == partition]
+            state = self._materializer.states[partition]
+            found = state.live([keys[at].position for at in mine])
+            for at, each in zip(mine, found, strict=True):
+                live[at] = each
+        there = [each for each in live if each is not None]
+        return there if len(there) == len(keys) else None
 
     def _experience(self, row: Row, at_us: int) -> Experience | None:
         payload = self._materializer.states[row.partition].payload(row.position)

@@ -194,6 +194,9 @@ class Indexing:
             self._wake.set()
             if not wait:
                 return
+        if self._thread is None:  # of a moment in the past, which nothing follows
+            self._rebuild()
+        with self._changed:
             self._changed.wait_for(lambda: self._done >= mine or self._stopping.is_set())
             if self._done < mine:
                 raise BufferClosed("the index")

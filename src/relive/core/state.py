@@ -314,6 +314,18 @@ class PartitionState:
         if next(payloads, None) is not None:
             raise self._damaged(Table.ROWS, Table.PAYLOADS)
 
+    def live(self, positions: Sequence[int]) -> list[tuple[Row, bytes] | None]:
+        """The row and the record of each experience, or None if it is not live."""
+        keys = [self._number_key(position) for position in positions]
+        rows = self._tables.get_many(Table.ROWS, keys)
+        payloads = self._tables.get_many(Table.PAYLOADS, keys)
+        return [
+            None
+            if packed is None or payload is None
+            else (unpack_row(self.partition, position, packed), payload)
+            for position, packed, payload in zip(positions, rows, payloads, strict=True)
+        ]
+
     def payload(self, position: int) -> bytes | None:
         """The bytes of the record at a position, if its experience is live."""
         return self._tables.get(Table.PAYLOADS, self._number_key(position))
