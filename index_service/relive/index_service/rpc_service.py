@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from relive.core.experience import checked_id
 from relive.core.sampling import Strategy
-from relive.errors import ConsumerStopped, InvalidQuery, ServiceUnavailable
+from relive.errors import ConsumerStopped, InvalidQuery, Overloaded
 from relive.index_service.engine import Engine
 from relive.index_service.rpc_messages import (
     basis,
@@ -36,10 +37,18 @@ class IndexService:
         log: where outcomes go; the engine's.
         max_waiting: calls that may wait for positions at the same time. They hold a thread each,
             and others want to be answered meanwhile.
+        calls_shed: how many calls were refused because there were too many.
     """
 
-    def __init__(self, engine: Engine, log: EventLog, max_waiting: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        log: EventLog,
+        max_waiting: int,
+        calls_shed: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._engine = engine
+        self._calls_shed = calls_shed
         self._event_log = log
         self._composer = Composer()
         self._waiters = threading.Semaphore(max_waiting)
@@ -48,7 +57,7 @@ class IndexService:
         """The `SearchReply` to a `SearchRequest`.
 
         Raises:
-            as every method here: NotCaughtUp, ConsumerStopped, ServiceUnavailable; as
+            as every method here: NotCaughtUp, ConsumerStopped, Overloaded; as
             `Engine.search`.
         """
         self._make_fresh(request.freshness, wait_s)
@@ -89,7 +98,7 @@ class IndexService:
     def stats(self, request: Any, wait_s: float) -> Any:
         """The `StatsReply` to a `StatsRequest`."""
         self._make_fresh(request.freshness, wait_s)
-        return stats_reply(self._engine.stats())
+        return stats_reply(replace(self._engine.stats(), calls_shed=self._calls_shed()))
 
     def report_outcome(self, request: Any, wait_s: float) -> Any:
         """The `ReportOutcomeReply` to a `ReportOutcomeRequest`.
@@ -135,7 +144,7 @@ class IndexService:
             yield
             return
         if not self._waiters.acquire(blocking=False):
-            raise ServiceUnavailable("too many calls wait for positions; try again")
+            raise Overloaded("too many calls wait for positions")
         try:
             yield
         finally:
