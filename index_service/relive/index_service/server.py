@@ -301,8 +301,10 @@ class IndexServer:
                 try:
                     self._authorize(context, method.role, method.name)
                     return self._answer(method, messages, context)
-                except (CallEnded, grpc.RpcError):
-                    raise  # and nobody hears it
+                except CallEnded:
+                    return b""  # to nobody
+                except grpc.RpcError:
+                    raise  # of a call that ended while its message was on its way
                 except Exception as failure:  # noqa: BLE001 - a call is answered, come what may
                     abort(context, self._said(failure, method.name))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relive.errors import InvalidConfig
+from relive.index_service import renewed as renewed_files
 from relive.index_service.renewed import Renewed
 
 PATIENCE_S = 30.0
@@ -60,7 +61,7 @@ def test_a_replaced_file_is_read_again(file: Path, tmp_path: Path) -> None:
 
 
 def test_an_unchanged_file_is_read_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relive.index_service.renewed._LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(renewed_files, "_LOOK_EVERY_S", 0.0)
     reads = []
 
     def read() -> int:
@@ -74,15 +75,17 @@ def test_an_unchanged_file_is_read_once(file: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("spoil", [lambda f: f.write_text("bad"), lambda f: f.unlink()])
 def test_what_was_read_before_holds_while_the_file_is_bad_and_that_is_logged_once(
-    file: Path, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+    file: Path,
+    spoil: Callable[[Path], object],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(renewed_files, "_LOOK_EVERY_S", 0.0)
     renewed = Renewed([file], reader(file))
     spoil(file)
 
     wait_until(lambda: renewed.value() == "one" and bool(caplog.records))
-    for _ in range(30):
-        assert renewed.value() == "one"
-        time.sleep(0.05)
+    assert [renewed.value() for _ in range(10)] == ["one"] * 10
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert str(file) in record.message

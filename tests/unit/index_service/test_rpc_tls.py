@@ -38,9 +38,14 @@ def encrypt(key: Path) -> None:
     key.write_bytes(loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
 
 
+def replace_with_directory(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
 SPOILT: list[tuple[Spoil, str]] = [
     (lambda file: file.unlink(), "cannot be read: No such file"),
-    (lambda file: (file.unlink(), file.mkdir()), "cannot be read: Is a directory"),
+    (replace_with_directory, "cannot be read: Is a directory"),
     (lambda file: file.write_bytes(b""), ""),
     (lambda file: file.write_bytes(b"\xff\x00junk"), ""),
     (lambda file: file.write_bytes(file.read_bytes()[:200]), ""),

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from relive.errors import InvalidConfig, PermissionDenied, Unauthenticated
-from relive.index_service import rpc_tokens
 from relive.index_service.rpc_tokens import Role, Tokens, bearer, checked_token, token_from
 
 PATIENCE_S = 30.0
@@ -89,7 +88,7 @@ def test_whichever_token_is_given_all_are_compared_and_only_their_digests(
         compared.append((one, other))
         return compare(one, other)
 
-    monkeypatch.setattr(rpc_tokens.hmac, "compare_digest", noticed)
+    monkeypatch.setattr(hmac, "compare_digest", noticed)
 
     with suppress(Unauthenticated):
         tokens.check(bearer(given), Role.READ, "get")

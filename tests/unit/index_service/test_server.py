@@ -26,6 +26,7 @@ from relive.errors import (
     InvalidQuery,
     LogUnavailable,
     NotCaughtUp,
+    Overloaded,
     ServiceFailed,
     ServiceUnavailable,
 )
@@ -104,6 +105,16 @@ def make_stub(cleanup: ExitStack) -> Callable[[Case], Any]:
     def make(case: Case) -> Any:
         channel = cleanup.enter_context(grpc.insecure_channel(case.server.address))
         return index_pb2_grpc.IndexStub(channel)
+
+    return make
+
+
+@pytest.fixture
+def make_channel(cleanup: ExitStack) -> Callable[[Case], grpc.Channel]:
+    """What a client is that does not keep to the protocol."""
+
+    def make(case: Case) -> grpc.Channel:
+        return cleanup.enter_context(grpc.insecure_channel(case.server.address))
 
     return make
 
@@ -250,6 +261,38 @@ def test_reflection_names_the_service(make_case: Callable[..., Case], cleanup: E
     assert "grpc.health.v1.Health" in names
 
 
+def test_open_streams_of_reflection_keep_nobody_from_asking_for_health(
+    make_case: Callable[..., Case], cleanup: ExitStack
+) -> None:
+    case = make_case().serve()
+    channel = cleanup.enter_context(grpc.insecure_channel(case.server.address))
+    over = threading.Event()
+    cleanup.callback(over.set)
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+
+    def questions() -> Iterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        over.wait()
+
+    streams = [stub.ServerReflectionInfo(questions(), timeout=PATIENCE_S) for _ in range(20)]
+    told: list[grpc.RpcError] = []
+    for stream in streams:
+        try:
+            next(stream)
+        except grpc.RpcError as refused:
+            told.append(refused)
+
+    assert len(told) == 18
+    assert {error_of(refused).type for refused in told} == {"Overloaded"}
+    wait_until(lambda: health(case.server.address) == "SERVING")
+    assert channel_is_well(case)
+
+
+def channel_is_well(case: Case) -> bool:
+    with Client(case.server.address) as client:
+        return client.stats().size == 0
+
+
 def test_without_min_positions_a_read_does_not_ask_the_log(
     make_case: Callable[..., Case],
     make_client: Callable[..., Client],
@@ -391,9 +434,10 @@ def test_calls_that_wait_leave_room_for_others(
     patient.start()
     assert waiting.wait(PATIENCE_S)
 
-    with pytest.raises(ServiceUnavailable, match="too many"):
+    with pytest.raises(Overloaded, match="too many"):
         client.get("a", min_positions={0: 1})
     assert client.get("a") is None
+    assert client.stats().calls_shed == 1
     assert health(case.server.address) in ("SERVING", "NOT_SERVING")
 
     case.add("a")
@@ -479,6 +523,83 @@ def test_vectors_must_be_whole_numbers(
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error_of(refused.value).attributes == '{"field": "visual", "value": "\'7 bytes\'"}'
+
+
+def test_a_call_that_ends_in_the_queue_leaves_it_without_a_word(
+    make_case: Callable[..., Case],
+    make_stub: Callable[[Case], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    going_on = threading.Event()
+    monkeypatch.setattr(Engine, "get", lambda *arguments: going_on.wait(PATIENCE_S) and None)
+    case = make_case(max_workers=1).serve()
+    stub = make_stub(case)
+
+    try:
+        running = stub.Get.future(pb.GetRequest(id="a"), timeout=PATIENCE_S)
+        wait_until(lambda: "running=1" in repr(case.server))
+        cancelled = stub.Get.future(pb.GetRequest(id="a"), timeout=PATIENCE_S)
+        wait_until(lambda: "queued=1" in repr(case.server))
+        cancelled.cancel()
+        wait_until(lambda: "queued=0" in repr(case.server))
+    finally:
+        going_on.set()
+
+    assert not running.result().HasField("experience")
+    wait_until(lambda: "running=0" in repr(case.server))
+    assert caplog.text == ""
+
+
+def test_a_message_that_is_none_of_ours_is_refused(
+    make_case: Callable[..., Case], make_channel: Callable[[Case], grpc.Channel]
+) -> None:
+    get = make_channel(make_case().serve()).unary_unary(f"/{SERVICE}/Get")
+
+    with pytest.raises(grpc.RpcError) as refused:
+        get(b"\xff junk", timeout=PATIENCE_S)
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_of(refused.value).type == "InvalidQuery"
+    assert "relive.v1.GetRequest" in error_of(refused.value).message
+
+
+def test_a_call_without_a_message_is_refused(
+    make_case: Callable[..., Case], make_channel: Callable[[Case], grpc.Channel]
+) -> None:
+    get = make_channel(make_case().serve()).stream_unary(f"/{SERVICE}/Get")
+
+    with pytest.raises(grpc.RpcError) as refused:
+        get(iter([]), timeout=PATIENCE_S)
+
+    assert "carries no message" in error_of(refused.value).message
+
+
+def test_calls_whose_message_never_comes_end_and_harm_no_other(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    make_channel: Callable[[Case], grpc.Channel],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With as many workers as such calls, and no deadline of their own."""
+    case = make_case(max_workers=2, max_call_s=0.5).serve()
+    get = make_channel(case).stream_unary(f"/{SERVICE}/Get")
+    never = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        never.wait()
+        yield b""
+
+    try:
+        stuck = [get.future(messages()) for _ in range(2)]
+        wait_until(lambda: len(case.server._arriving) == 2)
+        assert [call.code() for call in stuck] == [grpc.StatusCode.CANCELLED] * 2
+    finally:
+        never.set()
+
+    assert make_client(case).get("a") is None
+    assert case.server._arriving == {}
+    assert caplog.text == ""
 
 
 def test_what_a_message_leaves_out_has_the_documented_default(
