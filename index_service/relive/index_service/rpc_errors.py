@@ -47,12 +47,13 @@ _CODES: tuple[tuple[tuple[type[ReliveError], ...], Any], ...] = (
     ),
 )
 # Of what gRPC says about a connection that failed.
+_TRUST = (
+    "; tls_ca must hold the CA of the service's certificate, which must name the host that is "
+    "asked, and the service must use TLS"
+)
 _HINTS = (
-    (
-        "andshake",
-        "; tls_ca must hold the CA of the service's certificate, which must name the host that is "
-        "asked, and the service must use TLS",
-    ),
+    ("andshake", _TRUST),
+    ("Hostname Verification", _TRUST),
     (
         "Socket closed",
         "; if the service uses TLS, set tls_ca; if it asks for certificates, set "

@@ -789,3 +789,18 @@ def test_refusals_are_not_logged(
 def error_of(failure: grpc.RpcError) -> pb.Error:
     error: pb.Error = pb.Error.FromString(dict(failure.trailing_metadata())[ERROR_KEY])
     return error
+
+
+def test_what_is_asked_of_this_machine_does_not_go_through_a_proxy(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A token would go to it in plaintext."""
+    case = make_case().serve()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert make_client(case).stats().size == 0
+    assert health(case.server.address) in ("SERVING", "NOT_SERVING")
