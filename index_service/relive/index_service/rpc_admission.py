@@ -14,6 +14,8 @@ from relive.errors import Overloaded
 # Registers what is to be called when the call ends early; False if it has ended already.
 OnEnd: TypeAlias = Callable[[Callable[[], object]], bool]
 
+# How long a call that was paused waits for others to end; then it goes on beside them.
+_RESUME_S = 1.0
 # The pace of so many rounds of all turns is what a newcomer's wait is reckoned from.
 _ROUNDS = 4
 
@@ -28,6 +30,11 @@ class Admission:
     A call is refused at once when the queue is full, or when at the pace of late it would not get
     its turn in time. One that was let in and does not get its turn in time after all is refused
     while its caller still listens.
+
+    Turns are for computing, which calls do under one interpreter lock: many at once are no faster,
+    and keep the thread of gRPC that takes calls from its work, so that they queue up unseen where
+    nothing bounds them. (300 callers, two cores: with 16 turns calls spent 1.6 s in there, with 2
+    8 ms, at the same throughput.) What waits for something else pauses its turn meanwhile.
 
     Args:
         max_running: turns at the same time.
@@ -44,6 +51,7 @@ class Admission:
         self._lock = threading.Lock()
         self._running = 0
         self._waiting: dict[_Waiter, None] = {}  # in order of arrival
+        self._resuming: deque[_Waiter] = deque()
         # When turns ended while others waited.
         self._ended: deque[float] = deque(maxlen=_ROUNDS * max_running)
 
@@ -66,6 +74,15 @@ class Admission:
             yield
         finally:
             self._leave()
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Within a turn: others have it meanwhile. Afterwards it is the next one's that ends."""
+        self._leave()
+        try:
+            yield
+        finally:
+            self._resume()
 
     def __repr__(self) -> str:
         return f"Admission(running={self._running}, queued={len(self._waiting)})"
@@ -107,14 +124,31 @@ class Admission:
             waiter.over.set()
             return True
 
+    def _resume(self) -> None:
+        with self._lock:
+            if self._running < self._max_running:
+                self._running += 1
+                return
+            waiter = _Waiter()
+            self._resuming.append(waiter)
+        waiter.over.wait(_RESUME_S)
+        with self._lock:
+            if not waiter.has_turn:
+                self._resuming.remove(waiter)
+                self._running += 1
+
     def _leave(self) -> None:
         with self._lock:
-            if not self._waiting:
+            if self._waiting:
+                self._ended.append(self._clock())
+            if self._running > self._max_running or not (self._resuming or self._waiting):
                 self._running -= 1
                 return
-            self._ended.append(self._clock())
-            waiter = next(iter(self._waiting))
-            self._remove(waiter)
+            if self._resuming:
+                waiter = self._resuming.popleft()
+            else:
+                waiter = next(iter(self._waiting))
+                self._remove(waiter)
             waiter.has_turn = True
             waiter.over.set()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from relive.index_service.rpc_messages import (
     search_reply,
     stats_reply,
 )
-from relive.log import EventLog
+from relive.log import EventLog, NewRecord
 from relive.producers.compose import Composer, keyed_record
 from relive.schemas import index_pb2 as pb
 
@@ -35,8 +35,9 @@ class IndexService:
     Args:
         engine: recovered.
         log: where outcomes go; the engine's.
-        max_waiting: calls that may wait for positions at the same time. They hold a thread each,
-            and others want to be answered meanwhile.
+        max_waiting: calls that may wait for positions, or for the log to take an outcome, at the
+            same time. They hold a thread each.
+        pause: entered meanwhile, so that others are answered.
         calls_shed: how many calls were refused because there were too many.
     """
 
@@ -45,9 +46,11 @@ class IndexService:
         engine: Engine,
         log: EventLog,
         max_waiting: int,
+        pause: Callable[[], AbstractContextManager[None]] = nullcontext,
         calls_shed: Callable[[], int] = lambda: 0,
     ) -> None:
         self._engine = engine
+        self._pause = pause
         self._calls_shed = calls_shed
         self._event_log = log
         self._composer = Composer()
@@ -116,7 +119,7 @@ class IndexService:
             revision=given(request, "revision"),
         )
         record = keyed_record(event, self._event_log.partitions)
-        (position,) = self._event_log.append([record])
+        (position,) = self._appended(record)
         return pb.ReportOutcomeReply(
             basis=self._basis(), partition=record.partition, position=position
         )
@@ -146,7 +149,18 @@ class IndexService:
         if not self._waiters.acquire(blocking=False):
             raise Overloaded("too many calls wait for positions")
         try:
-            yield
+            with self._pause():
+                yield
+        finally:
+            self._waiters.release()
+
+    def _appended(self, record: NewRecord) -> list[int]:
+        # Where too many wait for the log, those that come now are to hold others up.
+        if not self._waiters.acquire(blocking=False):
+            return self._event_log.append([record])
+        try:
+            with self._pause():
+                return self._event_log.append([record])
         finally:
             self._waiters.release()
 

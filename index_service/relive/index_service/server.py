@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -47,7 +48,8 @@ from relive.schemas import SettingsChanged
 from relive.schemas import index_pb2 as pb
 
 DEFAULT_LISTEN = "127.0.0.1:0"
-MAX_WORKERS = 16
+# More than a few keep each other from the interpreter; see `Admission`.
+MAX_WORKERS = max(2, min(8, os.cpu_count() or 1))
 # Of a search of a few milliseconds, about half a second's worth.
 MAX_QUEUED = 128
 MAX_CALL_S = 10.0
@@ -55,6 +57,8 @@ GRACE_S = 10.0
 
 _log = logging.getLogger(__name__)
 
+# Calls that wait for positions or for the log; they hold a thread each, and no turn.
+_WAITING = 16
 # Threads that tell calls beyond the queue so; none of them waits for anything.
 _REFUSING = 4
 # Threads that answer health and reflection, and how many of them reflection may hold: its streams
@@ -119,7 +123,8 @@ class IndexServer:
             building the index of a large state takes its time too.
         log: the engine's log, where outcomes go; stays the caller's.
         listen: HOST:PORT, port 0 for any that is free.
-        max_workers: calls answered at the same time.
+        max_workers: calls computed at the same time; those that wait for positions, or for the log,
+            don't count.
         max_queued: calls that wait for one of them.
         max_message_bytes: of a request or a reply.
         max_call_s: no call waits longer, whatever its deadline.
@@ -147,7 +152,6 @@ class IndexServer:
         refuse_exposure(listen, security, insecure_listen)
         self._make_engine = make_engine
         self._event_log = log
-        self._max_workers = max_workers
         self._max_message_bytes = max_message_bytes
         self._max_call_s = max_call_s
         self._engine: Engine | None = None
@@ -162,7 +166,7 @@ class IndexServer:
         self._tokens = None if security.tokens_file is None else Tokens(security.tokens_file)
         self._admission = Admission(max_workers, max_queued)
         self._threads = ThreadPoolExecutor(
-            max_workers + max_queued + _REFUSING, thread_name_prefix="relive-rpc"
+            max_workers + max_queued + _WAITING + _REFUSING, thread_name_prefix="relive-rpc"
         )
         self._health = health.HealthServicer()
         self._serve_health(False)
@@ -193,10 +197,8 @@ class IndexServer:
             accept(engine)
             with self._phase_changed:
                 self._refuse_if_stopping()
-                # Some workers always stay free for calls that wait for nothing.
-                max_waiting = max(1, self._max_workers // 2)
                 self._service = IndexService(
-                    engine, self._event_log, max_waiting, lambda: self._shed
+                    engine, self._event_log, _WAITING, self._admission.pause, lambda: self._shed
                 )
                 self._phase = Phase.SERVING
         except BaseException:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relive.errors import Overloaded
+from relive.index_service import rpc_admission
 from relive.index_service.rpc_admission import Admission, CallEnded
 
 PATIENCE_S = 30.0
@@ -233,6 +234,58 @@ def test_a_call_that_has_ended_before_it_waits_does_not_wait(call: Callable[...,
     assert repr(admission) == "Admission(running=1, queued=0)"
 
 
+def test_a_paused_turn_is_anothers_and_the_next_that_ends_is_its_own(
+    call: Callable[..., Call],
+) -> None:
+    admission = Admission(1, 10)
+    paused, going_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def pausing() -> None:
+        with admission.turn(PATIENCE_S, never_ends):
+            with admission.pause():
+                paused.set()
+                assert going_on.wait(PATIENCE_S)
+            order.append("paused")
+
+    thread = threading.Thread(target=pausing)
+    thread.start()
+    assert paused.wait(PATIENCE_S)
+    first = call(admission)
+    wait_until(lambda: first.has_turn)
+    (second,) = queued(admission, call(admission))
+
+    going_on.set()
+    wait_until(lambda: len(admission._resuming) == 1)
+    assert order == []
+    first.done()
+
+    thread.join(PATIENCE_S)
+    assert order == ["paused"]
+    wait_until(lambda: second.has_turn)
+    second.done()
+    assert repr(admission) == "Admission(running=0, queued=0)"
+
+
+def test_a_paused_call_goes_on_beside_others_that_do_not_end(
+    call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_admission, "_RESUME_S", 0.01)
+    admission = Admission(1, 10)
+
+    with admission.turn(PATIENCE_S, never_ends):
+        with admission.pause():
+            stuck = call(admission)
+            wait_until(lambda: stuck.has_turn)
+        assert repr(admission) == "Admission(running=2, queued=0)"
+        (waiting,) = queued(admission, call(admission))
+
+    assert not waiting.has_turn
+    assert repr(admission) == "Admission(running=1, queued=1)"
+    stuck.done()
+    wait_until(lambda: waiting.has_turn)
+
+
 def test_a_turn_ends_with_an_exception_too() -> None:
     admission = Admission(1, 0)
 
@@ -263,6 +316,13 @@ def test_every_call_runs_or_is_refused_and_afterwards_all_is_as_before(
                     running += 1
                     most = max(most, running)
                 time.sleep(0.0005)
+                with lock:
+                    running -= 1
+                with admission.pause():
+                    time.sleep(0.0005)
+                with lock:
+                    running += 1
+                    most = max(most, running)
                 with lock:
                     running -= 1
             ends.append("ran")

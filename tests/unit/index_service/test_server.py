@@ -418,21 +418,25 @@ def test_calls_that_wait_leave_room_for_others(
     make_client: Callable[..., Client],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two workers: one may wait for positions; the next such call is sent away."""
-    waiting = threading.Event()
+    """One worker, yet sixteen may wait for positions; the next such call is sent away."""
+    waiting = threading.Semaphore(0)
     catch_up = Engine.catch_up
 
     def noticed(*arguments: Any) -> None:
-        waiting.set()
+        waiting.release()
         catch_up(*arguments)
 
     monkeypatch.setattr(Engine, "catch_up", noticed)
-    case = make_case(max_workers=2).serve()
+    case = make_case(max_workers=1, max_call_s=PATIENCE_S).serve()
     client = make_client(case, timeout_s=PATIENCE_S)
     found: list[Any] = []
-    patient = threading.Thread(target=lambda: found.append(client.get("a", min_positions={0: 1})))
-    patient.start()
-    assert waiting.wait(PATIENCE_S)
+    patient = [
+        threading.Thread(target=lambda: found.append(client.get("a", min_positions={0: 1})))
+        for _ in range(16)
+    ]
+    for thread in patient:
+        thread.start()
+        assert waiting.acquire(timeout=PATIENCE_S)
 
     with pytest.raises(Overloaded, match="too many"):
         client.get("a", min_positions={0: 1})
@@ -441,8 +445,40 @@ def test_calls_that_wait_leave_room_for_others(
     assert health(case.server.address) in ("SERVING", "NOT_SERVING")
 
     case.add("a")
-    patient.join()
-    assert found[0].id == "a"
+    for thread in patient:
+        thread.join()
+    assert [experience.id for experience in found] == ["a"] * 16
+    wait_until(lambda: "running=0, queued=0" in repr(case.server))
+
+
+def test_a_log_that_is_slow_to_take_outcomes_does_not_hold_up_reads(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = make_case(max_workers=1).serve()
+    client = make_client(case, timeout_s=PATIENCE_S)
+    appending, going_on = threading.Event(), threading.Event()
+    append = case.log.append
+
+    def append_late(*arguments: Any) -> list[int]:
+        appending.set()
+        assert going_on.wait(PATIENCE_S)
+        return append(*arguments)
+
+    monkeypatch.setattr(case.log, "append", append_late)
+    tokens: list[Token] = []
+    reporting = threading.Thread(
+        target=lambda: tokens.append(client.report_outcome(None, "a", success=True))
+    )
+    reporting.start()
+    assert appending.wait(PATIENCE_S)
+
+    assert client.get("a") is None
+
+    going_on.set()
+    reporting.join()
+    assert [token.position for token in tokens] == [0]
 
 
 def test_a_deadline_is_kept_whatever_the_engine_does(
