@@ -51,7 +51,7 @@ DEFAULT_LISTEN = "127.0.0.1:0"
 # More than a few keep each other from the interpreter; see `Admission`.
 MAX_WORKERS = max(2, min(8, os.cpu_count() or 1))
 # Of a search of a few milliseconds, about half a second's worth.
-MAX_QUEUED = 128
+MAX_QUEUED = 64
 MAX_CALL_S = 10.0
 GRACE_S = 10.0
 
