@@ -840,3 +840,38 @@ def test_what_is_asked_of_this_machine_does_not_go_through_a_proxy(
 
     assert make_client(case).stats().size == 0
     assert health(case.server.address) in ("SERVING", "NOT_SERVING")
+
+
+def test_every_reply_says_what_it_was_computed_on(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
+    case = make_case().serve()
+    case.add("a", "b")
+    case.engine.catch_up()
+    stub = make_stub(case)
+
+    for reply in (
+        stub.Search(pb.SearchRequest(visual=b"\0" * 12, k=1)),
+        stub.Sample(pb.SampleRequest(n=1)),
+        stub.Get(pb.GetRequest(id="a")),
+        stub.Get(pb.GetRequest(id="nobody")),
+        stub.Stats(pb.StatsRequest()),
+        stub.ReportOutcome(pb.ReportOutcomeRequest(experience_id="a", success=True)),
+    ):
+        assert reply.basis.positions[0] >= 2
+        assert (reply.basis.degraded, reply.basis.approximate) == (False, False)
+
+
+def test_an_impossible_k_or_n_is_refused_by_name(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
+    client = make_client(make_case().serve())
+
+    for field, read in (
+        ("k", lambda count: client.search(visual=VECTOR, k=count)),
+        ("n", lambda count: client.sample(count)),
+    ):
+        for count in (-1, 100_001, 2**62):
+            with pytest.raises(InvalidQuery) as refused:
+                read(count)
+            assert refused.value.field == field
