@@ -33,8 +33,8 @@ class Admission:
 
     Turns are for computing, which calls do under one interpreter lock: many at once are no faster,
     and keep the thread of gRPC that takes calls from its work, so that they queue up unseen where
-    nothing bounds them. (300 callers, two cores: with 16 turns calls spent 1.6 s in there, with 2
-    8 ms, at the same throughput.) What waits for something else pauses its turn meanwhile.
+    nothing bounds them (measured: docs/ARCHITECTURE.md, "RPC"). What waits for something else pauses
+    its turn meanwhile.
 
     Args:
         max_running: turns at the same time.
