@@ -33,8 +33,8 @@ class Admission:
 
     Turns are for computing, which calls do under one interpreter lock: many at once are no faster,
     and keep the thread of gRPC that takes calls from its work, so that they queue up unseen where
-    nothing bounds them (measured: docs/ARCHITECTURE.md, "RPC"). What waits for something else pauses
-    its turn meanwhile.
+    nothing bounds them (docs/ARCHITECTURE.md, "RPC", has figures). What waits for something else
+    pauses its turn meanwhile.
 
     Args:
         max_running: turns at the same time.
