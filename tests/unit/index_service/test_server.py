@@ -587,6 +587,33 @@ def test_a_call_that_ends_in_the_queue_leaves_it_without_a_word(
     assert caplog.text == ""
 
 
+def test_health_is_answered_while_every_place_is_taken(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    make_stub: Callable[[Case], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    going_on = threading.Event()
+    monkeypatch.setattr(Engine, "get", lambda *arguments: going_on.wait(PATIENCE_S) and None)
+    case = make_case(max_workers=1, max_queued=20, max_call_s=PATIENCE_S).serve()
+    wait_until(lambda: health(case.server.address) == "SERVING")
+    stub, client = make_stub(case), make_client(case)
+
+    try:
+        calls = [stub.Get.future(pb.GetRequest(id="a"), timeout=PATIENCE_S) for _ in range(21)]
+        wait_until(lambda: "queued=20" in repr(case.server))
+        for read in (client.stats, lambda: client.get("a")):
+            with pytest.raises(Overloaded, match="20 calls wait already"):
+                read()
+        assert health(case.server.address) == "SERVING"
+    finally:
+        going_on.set()
+
+    for call in calls:
+        assert not call.result().HasField("experience")
+    assert client.stats().calls_shed == 2
+
+
 def test_a_message_that_is_none_of_ours_is_refused(
     make_case: Callable[..., Case], make_channel: Callable[[Case], grpc.Channel]
 ) -> None:
