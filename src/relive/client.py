@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 
+from relive.config import BufferConfig
 from relive.core.experience import Experience, VectorLike, embedding_bytes
 from relive.core.results import (
     BufferStats,
@@ -19,7 +20,7 @@ from relive.core.results import (
 )
 from relive.errors import BufferClosed, FieldError, InvalidConfig, InvalidExperience, InvalidQuery
 from relive.index_service.rpc_errors import error_from
-from relive.index_service.rpc_health import health
+from relive.index_service.rpc_health import health as ask_health
 from relive.index_service.rpc_messages import (
     MAX_MESSAGE_BYTES,
     SERVICE,
@@ -30,6 +31,7 @@ from relive.index_service.rpc_messages import (
     search_result,
     token_of,
 )
+from relive.index_service.rpc_security import credentials_for, open_channel
 from relive.producers.compose import new_source
 from relive.schemas import index_pb2 as pb
 
@@ -51,15 +53,21 @@ class Client:
 
     Args:
         target: HOST:PORT.
+        config: how to get in: `tls_ca`, `tls_client_certificate`, `tls_client_key`, and `token` or
+            `token_file`; by default from the environment (`RELIVE_…`). Nothing else of it matters.
         timeout_s: of every call that names none.
         max_message_bytes: of a request or a reply.
 
     Raises:
-        InvalidConfig: names the argument.
+        InvalidConfig: names the argument or the setting; also when a token would be sent in
+            plaintext beyond this machine.
 
     Every method raises, besides what `ExperienceBuffer` raises:
         NotCaughtUp: `min_positions` were not reached within the timeout.
         ServiceUnavailable: it cannot be reached, is recovering or is stopping.
+        Overloaded: it has too many calls, and did nothing; a `ServiceUnavailable`, too.
+        Unauthenticated: it asks for a token, and this client has none that it knows.
+        PermissionDenied: the token's role does not allow the call.
         ConsumerStopped: the service no longer follows the log.
         DeadlineExceeded: what became of the call is unknown.
         BufferClosed: this client is closed.
@@ -67,7 +75,12 @@ class Client:
     """
 
     def __init__(
-        self, target: str, *, timeout_s: float = 10.0, max_message_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        target: str,
+        config: BufferConfig | None = None,
+        *,
+        timeout_s: float = 10.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         if not isinstance(target, str) or not target:
             raise InvalidConfig("target", target, "must be HOST:PORT")
@@ -76,9 +89,12 @@ class Client:
         self._source = new_source()
         self._closed = False
         first, longest = _RECONNECT_MS
-        self._channel = grpc.insecure_channel(
+        security = (config or BufferConfig()).client_security()
+        self._metadata = credentials_for(target, security)
+        self._channel = open_channel(
             target,
-            options=[
+            security,
+            [
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
                 ("grpc.initial_reconnect_backoff_ms", first),
@@ -269,7 +285,7 @@ class Client:
         else:
             timeout_s = _checked_timeout(timeout_s, InvalidQuery)
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as failure:
             if self._closed:
                 raise BufferClosed("the client") from failure
@@ -278,6 +294,21 @@ class Client:
             if self._closed:
                 raise BufferClosed("the client") from failure
             raise
+
+
+def health(target: str, timeout_s: float = 5.0, config: BufferConfig | None = None) -> str:
+    """What the service at an address says: `SERVING` or `NOT_SERVING`. It needs no token.
+
+    Args:
+        target: HOST:PORT.
+        timeout_s: of the call.
+        config: as for `Client`.
+
+    Raises:
+        InvalidConfig: a file is of no use.
+        ServiceUnavailable, DeadlineExceeded: nothing answers there.
+    """
+    return ask_health(target, timeout_s, (config or BufferConfig()).client_security())
 
 
 # What a message cannot carry is refused here; everything else, by the service.

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relive.consumers import POISON_LIMIT, Backend, SnapshotOptions
@@ -24,8 +24,20 @@ from relive.core.settings import (
 )
 from relive.errors import InvalidConfig
 from relive.index_service import IndexOptions, ListOptions
+from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
+from relive.index_service.rpc_tls import ClientTls, ServerTls
 
 ENV_PREFIX = "RELIVE_"
+
+# Where the first is set, the second must be.
+_NEEDED_WITH = (
+    ("tls_certificate", "tls_key"),
+    ("tls_key", "tls_certificate"),
+    ("tls_client_ca", "tls_certificate"),
+    ("tls_client_certificate", "tls_client_key"),
+    ("tls_client_key", "tls_client_certificate"),
+    ("tls_client_certificate", "tls_ca"),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +81,15 @@ class BufferConfig(BaseSettings):
         log_retention_events: records of each partition that stay in the log; older ones are
             removed once the oldest snapshot has what they gave. None keeps all.
         poison_limit: stop after this many records in a row that cannot be folded.
+        tls_certificate, tls_key: files (PEM) of a service, which then uses TLS.
+        tls_client_ca: file (PEM); a service takes only clients with a certificate signed by these.
+        tokens_file: a service's tokens, a line `ROLE TOKEN` each; roles are `read`, `publish`,
+            `admin`, each including those before it.
+        tls_ca: file (PEM); a client uses TLS, and trusts services with a certificate signed by
+            these.
+        tls_client_certificate, tls_client_key: files (PEM) that a client shows.
+        token: a client's; never shown. Or `token_file`, which holds nothing else. Files with
+            tokens must be their owner's only (mode 0600).
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.
@@ -103,6 +124,15 @@ class BufferConfig(BaseSettings):
     max_snapshots: Annotated[int, Field(ge=1)] = 3
     log_retention_events: Annotated[int, Field(ge=0)] | None = None
     poison_limit: Annotated[int, Field(ge=1)] = POISON_LIMIT
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens_file: Path | None = None
+    tls_ca: Path | None = None
+    tls_client_certificate: Path | None = None
+    tls_client_key: Path | None = None
+    token: SecretStr | None = None
+    token_file: Path | None = None
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -123,6 +153,13 @@ class BufferConfig(BaseSettings):
                 "gpu",
                 "this version searches on the CPU; set faiss_backend to cpu, or allow the fallback "
                 "with faiss_use_gpu_fallback",
+            )
+        for name, needed in _NEEDED_WITH:
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise InvalidConfig(needed, None, f"must be set where {name} is")
+        if self.token is not None and self.token_file is not None:
+            raise InvalidConfig(
+                "token_file", str(self.token_file), "a token is set, too (RELIVE_TOKEN); give one"
             )
 
     @classmethod
@@ -175,6 +212,21 @@ class BufferConfig(BaseSettings):
             log_retention_events=self.log_retention_events,
         )
 
+    def server_security(self) -> ServerSecurity:
+        """What protects a service."""
+        tls = None
+        if self.tls_certificate is not None and self.tls_key is not None:
+            tls = ServerTls(self.tls_certificate, self.tls_key, self.tls_client_ca)
+        return ServerSecurity(tls, self.tokens_file)
+
+    def client_security(self) -> ClientSecurity:
+        """How a client gets in."""
+        tls = None
+        if self.tls_ca is not None:
+            tls = ClientTls(self.tls_ca, self.tls_client_certificate, self.tls_client_key)
+        token = None if self.token is None else self.token.get_secret_value()
+        return ClientSecurity(tls, token, self.token_file)
+
     def settings(self, partitions: int, known: Settings | None = None) -> Settings:
         """What the fold is to be set to.
 
@@ -214,6 +266,8 @@ class BufferConfig(BaseSettings):
 def _first_problem(error: ValidationError) -> InvalidConfig:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    if "token" in name.lower():  # of whatever was meant to be one, nothing is shown
+        problem["input"] = SecretStr("hidden")
     if problem["type"] == "extra_forbidden":
         known = ", ".join(sorted(BufferConfig.model_fields))
         return InvalidConfig(name, problem["input"], f"unknown setting; known are {known}")

@@ -167,7 +167,7 @@ class StatsRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "index")
+    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "calls_shed", "index")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +188,7 @@ class StatsReply(_message.Message):
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CALLS_SHED_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     size: int
@@ -209,8 +210,9 @@ class StatsReply(_message.Message):
     payload_bytes: int
     state_bytes: int
     snapshot_bytes: int
+    calls_shed: int
     index: IndexStats
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., calls_shed: _Optional[int] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
 
 class IndexStats(_message.Message):
     __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure")

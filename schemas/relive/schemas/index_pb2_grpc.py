@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class IndexStub:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
+    any role. Health is open to all.
     """
 
     def __init__(self, channel):
@@ -64,6 +66,8 @@ class IndexStub:
 
 class IndexServicer:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
+    any role. Health is open to all.
     """
 
     def Search(self, request, context):
@@ -141,6 +145,8 @@ def add_IndexServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Index:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
+    any role. Health is open to all.
     """
 
     @staticmethod

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -38,3 +41,39 @@ StatePath = Annotated[
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file; RELIVE_… variables come before it")
 ]
+
+# Settings that were given as options, by name.
+Flags: TypeAlias = Mapping[str, Any]
+
+_WAY_IN = {
+    "tls_ca": "use TLS, and trust services that these CAs signed (PEM)",
+    "tls_client_certificate": "shown to the service (PEM)",
+    "tls_client_key": "of that certificate (PEM)",
+    "token_file": "holds the token; RELIVE_TOKEN does as well",
+}
+
+
+def way_in(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command that asks services the options for getting in; it takes them as `flags`."""
+    known = inspect.signature(command, eval_str=True)
+    parameters = [p for p in known.parameters.values() if p.name != "flags"]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=None,
+            annotation=Annotated[Path | None, typer.Option(metavar="FILE", help=text)],
+        )
+        for name, text in _WAY_IN.items()
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        flags = {name: given.pop(name) for name in _WAY_IN}
+        command(**given, flags={name: value for name, value in flags.items() if value is not None})
+
+    # Before --json, which is the last of every command.
+    run.__signature__ = known.replace(  # type: ignore[attr-defined]
+        parameters=[*parameters[:-1], *added, parameters[-1]]
+    )
+    return run

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from relive.cli.experience_json import experience_to_json
-from relive.cli.options import AsJson, At, ConfigFile, OtherLog, Target
+from relive.cli.options import AsJson, At, ConfigFile, Flags, OtherLog, Target, way_in
 from relive.cli.output import print_result, to_json
 from relive.cli.target import reading
 from relive.core.experience import Experience
@@ -19,6 +19,7 @@ from relive.core.sampling import Strategy
 from relive.errors import InvalidQuery, UnknownExperience
 
 
+@way_in
 def get(
     target: Target,
     experience_id: Annotated[str, typer.Argument(metavar="ID")],
@@ -26,12 +27,14 @@ def get(
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """One experience with what has come of it; exit code 1 if it is not live.
 
     Example: relive get ./buffer x1 --at 2026-11-24T10:00
     """
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         experience = reads.get(experience_id)
     if experience is None:
         raise UnknownExperience(experience_id)
@@ -45,22 +48,26 @@ def get(
     print_result(as_json, shown, "\n".join(lines))
 
 
+@way_in
 def stats(
     target: Target,
     at: At = None,
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """What is in a buffer and what happened to it.
 
     Example: relive stats localhost:50051 --json
     """
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         report = asdict(reads.stats())
     print_result(as_json, report, "\n".join(f"{n:18}{value}" for n, value in report.items()))
 
 
+@way_in
 def search(
     target: Target,
     like: Annotated[
@@ -77,6 +84,8 @@ def search(
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """The nearest experiences. A service counts it as a retrieval, a look at a buffer doesn't.
 
@@ -85,7 +94,7 @@ def search(
     if (like is None) == (visual is None and text is None):
         raise InvalidQuery("id, visual, text", None, "give --id, or --visual or --text or both")
     query: dict[str, Any] = {"visual": _vector("visual", visual), "text": _vector("text", text)}
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         if like is not None:
             known = reads.get(like)
             if known is None:
@@ -107,6 +116,7 @@ def search(
     )
 
 
+@way_in
 def sample(
     target: Target,
     n: Annotated[int, typer.Option("-n", help="how many")] = 10,
@@ -123,6 +133,8 @@ def sample(
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """Experiences drawn by priority. A service counts it as a retrieval, a look doesn't.
 
@@ -130,7 +142,7 @@ def sample(
 
     Example: relive sample ./buffer -n 5 --seed 7 --now 1800000000 --at 120
     """
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         batch = reads.sample(
             n,
             seed=seed,

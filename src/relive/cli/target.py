@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from relive.cli.moment import parsed_moment
+from relive.cli.options import Flags
 from relive.cli.progress import progress
 from relive.client import Client
 from relive.config import BufferConfig
@@ -92,8 +93,17 @@ def place_of_log(url: str) -> Place:
 
 
 @contextmanager
-def reading(target: str, log: str | None, at: str | None, config: Path | None) -> Iterator[Reads]:
+def reading(
+    target: str, log: str | None, at: str | None, config: Path | None, flags: Flags
+) -> Iterator[Reads]:
     """The reads of a target, now or as of a moment. An embedded one is left as it is.
+
+    Args:
+        target: as it was typed.
+        log: URL of the log, where it is not in the directory.
+        at: the moment, as it was typed.
+        config: a TOML file.
+        flags: settings that come before it.
 
     Raises:
         InvalidConfig: the target is none, or a service was asked about the past.
@@ -104,7 +114,7 @@ def reading(target: str, log: str | None, at: str | None, config: Path | None) -
     if isinstance(place, str):
         if at is not None:
             raise InvalidConfig("at", at, f"the service {place} answers as of now; ask its log")
-        with Client(place) as client:
+        with Client(place, BufferConfig.load(config, **flags)) as client:
             yield client
         return
     # This version searches on the CPU, and need not say so for every look.

@@ -237,6 +237,7 @@ class BufferStats:
         snapshot_bytes: that snapshots take beyond what they share with the state by hard links.
         recovery: what opening found and did; None before it has ended.
         index: what searches look into; None from a service that does not say.
+        calls_shed: that this service refused because it had too many; 0 for an embedded buffer.
     """
 
     size: int
@@ -261,3 +262,4 @@ class BufferStats:
     snapshot_bytes: int
     recovery: Recovery | None = None
     index: IndexStats | None = None
+    calls_shed: int = 0
