@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -136,6 +137,11 @@ class Segment:
             return np.arange(self.start, self.stop)
         return np.flatnonzero(self.live) + self.start
 
+    def among(self, rows: IndexArray) -> IndexArray:
+        """Those of some rows of the chunk that count."""
+        seen = rows[(rows >= self.start) & (rows < self.stop)]
+        return seen if self.live is None else seen[self.live[seen - self.start]]
+
     def live_matrix(self) -> Float32Array:
         """The rows that count."""
         seen = self.chunk.span(self.start, self.stop)
@@ -147,6 +153,19 @@ class Segment:
         live = None if self.live is None else self.live[start - self.start :]
         size = self.stop - start if live is None else int(np.count_nonzero(live))
         return Segment(self.chunk, start, self.stop, live, size, self.norm)
+
+    def restricted(self, allowed: Callable[[IndexArray, IndexArray], BoolArray]) -> Segment:
+        """The same, of those rows alone that are allowed.
+
+        Args:
+            allowed: given partitions and positions of rows, says which are.
+        """
+        seen = slice(self.start, self.stop)
+        live = allowed(self.chunk.partitions[seen], self.chunk.positions[seen])
+        if self.live is not None:
+            live = live & self.live
+        segment = replace(self, live=live, size=int(np.count_nonzero(live)))
+        return replace(segment, bits=_bits(segment))
 
     def with_lists(self, lists: Lists | None) -> Segment:
         """The same with other lists."""

@@ -7,15 +7,16 @@ scanned; whatever was found is compared exactly, so that a score never depends o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from relive.core.embedding import EmbeddingSpace, Query
 from relive.index_service.lists import Model, Near
-from relive.index_service.scan import Float32Array, IndexArray, Scanner
+from relive.index_service.scan import BoolArray, Float32Array, IndexArray, Scanner
 from relive.index_service.segments import RowKey, Segment
 
 # A float32 dot product of 65,536 numbers, summed in SIMD lanes, is off by less than this times
@@ -25,9 +26,23 @@ _ROUNDING = 1e-5
 # Candidates beyond k, so that ties at the end rarely need a second scan.
 _SPARE = 8
 
+# One row in so many is few: they are read one by one, so many at a time.
+_FEW = 16
+_AT_ONCE = 1_024
+
+# Where fewer rows are allowed, looking at each takes no longer than looking at so many more lists
+# that as many as usual are met there.
+_LEAST_SHARE = 0.125
+# Of the allowed rows that are to be expected among the candidates, so many have to be there.
+_LEAST_EXPECTED = 0.25
+
 # Above this share of the rows, looking them up one by one takes longer than scanning all.
 _MOST_CANDIDATES = 0.05
 _WIDEN = 4
+
+
+# Given the partitions and positions of rows, says which of them may be found.
+Allowed: TypeAlias = Callable[[IndexArray, IndexArray], BoolArray]
 
 
 class Found(NamedTuple):
@@ -61,6 +76,7 @@ class View:
         epoch: counts the rebuilt indices that were put in service.
         size: live rows.
         model: of the segments' lists; None while there are none.
+        whole: what this is a restriction of; None for a view of all rows.
     """
 
     space: EmbeddingSpace
@@ -69,20 +85,48 @@ class View:
     epoch: int = 0
     size: int = 0
     model: Model | None = None
+    whole: View | None = None
 
     @property
     def approximate(self) -> bool:
         """Whether a search may miss some of the nearest."""
         return self.model is not None
 
-    def search(self, scanner: Scanner, query: Query, k: int) -> list[Found]:
+    def restricted(self, allowed: Allowed) -> View:
+        """A view of those rows alone that are allowed."""
+        segments = tuple(segment.restricted(allowed) for segment in self.segments)
+        size = sum(segment.size for segment in segments)
+        return replace(self, segments=segments, size=size, whole=self.whole or self)
+
+    def search(
+        self,
+        scanner: Scanner,
+        query: Query,
+        k: int,
+        *,
+        allowed: Allowed | None = None,
+        least: float | None = None,
+    ) -> list[Found]:
         """The min(k, size) rows of the highest scores, in order of (score, position, partition).
 
         Rows in lists are found with the model's recall, all others surely.
 
+        Args:
+            scanner: finds candidates.
+            query: what to compare rows with.
+            k: how many, at least 0.
+            allowed: only rows that it allows count.
+            least: of the rows found, those with lower scores are left out.
+
         Raises:
             IndexDamaged: a file of the index is not what was written.
         """
+        if allowed is not None:
+            return self.restricted(allowed).search(scanner, query, k, least=least)
+        found = self._nearest(scanner, query, k)
+        return found if least is None else [one for one in found if one.score >= least]
+
+    def _nearest(self, scanner: Scanner, query: Query, k: int) -> list[Found]:
         wanted = min(k, self.size)
         if wanted == 0:
             return []
@@ -105,12 +149,15 @@ class View:
         """Candidates, each time of more lists, at last of a scan of everything."""
         model = self.model
         listed = [segment for segment in segments if segment.lists is not None]
-        if model is not None and listed:
+        if self.whole is not None:
+            allowed = self._allowed_among_all(self.whole, scanner, query, wanted, margin)
+            if allowed is not None:
+                yield allowed
+        elif model is not None and listed:
             rows = sum(segment.size for segment in listed)
             m = max(model.candidates_of(rows), 2 * wanted)
             if m <= _MOST_CANDIDATES * rows:
-                rest = [r for r in (segment.unlisted() for segment in segments) if r.size]
-                scanned = _scanned(rest, scanner, query, wanted, margin)
+                scanned = _scanned(_unlisted(segments), scanner, query, wanted, margin)
                 widen = 1
                 while True:
                     near = model.near(query, widen)
@@ -120,21 +167,61 @@ class View:
                     widen *= _WIDEN
         yield _scanned(segments, scanner, query, wanted, margin)
 
+    def _allowed_among_all(
+        self, whole: View, scanner: Scanner, query: Query, wanted: int, margin: float
+    ) -> list[_Candidates] | None:
+        """Of what lists give as candidates for all rows, those that are allowed here.
+
+        None where fewer are allowed than the share of allowed rows lets expect. Then they are not
+        where the query is, and those nearest to it may be in any list.
+        """
+        model, share = self.model, self.size / whole.size
+        if model is None or share < _LEAST_SHARE:
+            return None
+        both = zip(whole.segments, self.segments, strict=True)
+        pairs = [pair for pair in both if pair[0].lists is not None]
+        rows = sum(segment.size for segment, _ in pairs)
+        m = max(model.candidates_of(rows), 2 * wanted)
+        among = math.ceil(m / share)
+        if among > _MOST_CANDIDATES * rows:
+            return None
+        near = model.near(query, math.ceil(1.0 / share))
+        best = _best_coded([segment for segment, _ in pairs], near, among)
+        allowed = [(here, here.among(some)) for (_, here), some in zip(pairs, best, strict=True)]
+        if sum(len(some) for _, some in allowed) < _LEAST_EXPECTED * m:
+            return None
+        rest = _unlisted(self.segments)
+        return _scanned(rest, scanner, query, wanted, margin) + _compared(allowed, query)
+
+
+def _unlisted(segments: Sequence[Segment]) -> list[Segment]:
+    """What is not in lists of some segments."""
+    return [rest for rest in (segment.unlisted() for segment in segments) if rest.size]
+
 
 def _looked_up(segments: Sequence[Segment], near: Near, query: Query, m: int) -> list[_Candidates]:
     """The m best rows by their codes, of all segments together."""
+    best = _best_coded(segments, near, m)
+    return _compared(list(zip(segments, best, strict=True)), query)
+
+
+def _best_coded(segments: Sequence[Segment], near: Near, m: int) -> list[IndexArray]:
+    """Of each segment, which of its rows are among the m best of all by their codes."""
     found = []
     for segment in segments:
         assert segment.lists is not None
         found.append(segment.lists.top(near, m, segment.bits))
     scores = np.concatenate([scores for scores, _ in found])
     least = np.partition(scores, len(scores) - m)[len(scores) - m] if len(scores) > m else -np.inf
-    candidates = []
-    for segment, (approximate, rows) in zip(segments, found, strict=True):
-        rows = rows[approximate >= least]
-        if len(rows):
-            candidates.append(_Candidates(segment, segment.chunk.rows(rows) @ query.scan, rows))
-    return candidates
+    return [rows[approximate >= least] for approximate, rows in found]
+
+
+def _compared(chosen: Sequence[tuple[Segment, IndexArray]], query: Query) -> list[_Candidates]:
+    return [
+        _Candidates(segment, segment.chunk.rows(rows) @ query.scan, rows)
+        for segment, rows in chosen
+        if len(rows)
+    ]
 
 
 def _scanned(
@@ -159,6 +246,11 @@ def _scanned(
 
 
 def _scan(segment: Segment, scanner: Scanner, query: Query, m: int) -> _Candidates:
+    if segment.live is not None and segment.size * _FEW <= segment.stop - segment.start:
+        rows = segment.live_rows()
+        blocks = [rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE)]
+        each = [segment.chunk.rows(some) @ query.scan for some in blocks]
+        return _Candidates(segment, np.concatenate(each), rows)
     matrix = segment.chunk.span(segment.start, segment.stop)
     scores, rows = scanner.top(matrix, segment.live, query.scan, m)
     return _Candidates(segment, scores, rows + segment.start)

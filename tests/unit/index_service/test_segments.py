@@ -1,5 +1,7 @@
 """What a view sees of a chunk, against a set of row numbers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -86,3 +88,25 @@ def test_rows_of_a_file_are_compared_when_they_are_first_looked_at() -> None:
         checked.rows(np.array([6, 7]))
     with pytest.raises(IndexDamaged, match="row 7"):
         checked.span(5, 10)
+
+
+@given(
+    removed=st.sets(st.integers(0, 39)),
+    allowed=st.sets(st.integers(0, 39)),
+    listed=st.integers(0, 40),
+)
+def test_a_restricted_segment_has_the_rows_that_are_allowed(
+    removed: set[int], allowed: set[int], listed: int
+) -> None:
+    segment = Segment(chunk_of(40), 0, 40, None, 40, 1.0).with_lists(CountedLists(listed))
+    segment = segment.without(np.array(sorted(removed), dtype=np.int64))
+
+    def chosen(partitions: Any, positions: Any) -> Any:
+        assert partitions.tolist() == [(at - 10) % 2 for at in positions.tolist()]
+        return np.array([at - 10 in allowed for at in positions.tolist()], dtype=bool)
+
+    restricted = segment.restricted(chosen)
+    assert set(restricted.live_rows().tolist()) == allowed - removed
+    assert restricted.size == len(allowed - removed)
+    if listed:
+        assert set_bits(restricted) == {row for row in allowed - removed if row < listed}
