@@ -105,7 +105,7 @@ def run_builder(
     """Run a builder on the job in a directory, and wait for its end.
 
     Args:
-        stopped: asked again and again; once it says so, the builder is ended.
+        stopped: called again and again meanwhile; once it says so, the builder is ended.
 
     Raises:
         BuildFailed: it ended otherwise than by finishing; says how, and what it said.
@@ -121,14 +121,15 @@ def run_builder(
     try:
         deadline = time.monotonic() + timeout_s
         pause = threading.Event()
-        while builder.poll() is None and not stopped() and time.monotonic() < deadline:
+        ended = False
+        while builder.poll() is None and time.monotonic() < deadline and not (ended := stopped()):
             pause.wait(_POLL_S)
         status = builder.poll()
         if status == 0:
             (directory / _LOG).unlink()
             return
         if status is None:
-            why = "it was stopped" if stopped() else f"it took longer than {timeout_s:.0f} s"
+            why = "it was stopped" if ended else f"it took longer than {timeout_s:.0f} s"
         else:
             why = f"the builder ended with status {status}"
             if last := _last_line(directory / _LOG):

@@ -24,7 +24,7 @@ from relive.core.results import IndexStats
 from relive.errors import BufferClosed, BuildFailed, IndexDamaged, ReliveError
 from relive.index_service.builder import FEWEST_ROWS, Job
 from relive.index_service.building import located, run_builder, write_rows
-from relive.index_service.index import Base, Index, Step
+from relive.index_service.index import LIST_ROWS, Base, Index, Step
 from relive.index_service.index_files import (
     IndexDirectory,
     IndexManifest,
@@ -100,6 +100,7 @@ class Indexing:
         self._manifest: IndexManifest | None = None
         self._adopted: Path | None = None
         self._discarded: Path | None = None
+        self._tended = 0  # rows that had grown when they were last put in lists
         self._replaced: deque[tuple[float, Index]] = deque()
         self._queries: deque[Query] = deque(maxlen=_QUERIES)
         self._changed = threading.Condition()
@@ -143,8 +144,8 @@ class Indexing:
         self._queries.append(query)
 
     def followed(self) -> None:
-        """The index was written: there may be something to do."""
-        if not self._wake.is_set() and self.index.grown:
+        """The index was written: there may be enough new rows to put in lists."""
+        if self.index.grown - self._tended >= LIST_ROWS:
             self._wake.set()
 
     def replace(self, index: Index, manifest: IndexManifest | None) -> None:
@@ -290,7 +291,7 @@ class Indexing:
         try:
             job = self._job(view, write_rows(building, view))
             job.write(building)
-            run_builder(building, self._stopping.is_set)
+            run_builder(building, self._tend)
             manifest = read_manifest(building)
             base = open_base(building, manifest)
             self._try(base, view)
@@ -378,8 +379,14 @@ class Indexing:
             self.index, self._manifest = new, manifest
         self._replaced.append((time.monotonic(), index))
 
+    def _tend(self) -> bool:
+        """Keep the index in service good while another one is built; whether to give up on it."""
+        self._list_rows(self.index)
+        return self._stopping.is_set()
+
     def _list_rows(self, index: Index) -> None:
         """Put rows in lists, while there are enough that are in none."""
+        self._tended = index.grown
         while (found := index.unlisted()) is not None and not self._stopping.is_set():
             lists = found.lists.extended(found.chunk.matrix[found.lists.count : found.stop])
             if index is self.index:
