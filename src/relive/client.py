@@ -10,7 +10,9 @@ from typing import Any
 import grpc
 
 from relive.config import BufferConfig
+from relive.core.embedding import query_rows
 from relive.core.experience import Experience, VectorLike, embedding_bytes
+from relive.core.filter import Filter, checked_filter, finite_number
 from relive.core.results import (
     BufferStats,
     MinPositions,
@@ -26,16 +28,19 @@ from relive.index_service.rpc_messages import (
     SERVICE,
     buffer_stats,
     experience_of,
+    filter_message,
     freshness,
+    joined,
     sample_batch,
     search_result,
+    search_results,
     token_of,
 )
 from relive.index_service.rpc_security import credentials_for, open_channel
 from relive.producers.compose import new_source
 from relive.schemas import index_pb2 as pb
 
-__all__ = ["Client", "health"]
+__all__ = ["Client", "Filter", "health"]
 
 # A service that restarts is found again within moments.
 _RECONNECT_MS = (100, 2_000)
@@ -102,6 +107,7 @@ class Client:
             ],
         )
         self._search = self._method("Search", pb.SearchReply)
+        self._search_many = self._method("SearchMany", pb.SearchManyReply)
         self._sample = self._method("Sample", pb.SampleReply)
         self._get = self._method("Get", pb.GetReply)
         self._stats = self._method("Stats", pb.StatsReply)
@@ -115,6 +121,8 @@ class Client:
         k: int = 10,
         visual_weight: float | None = None,
         text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
         min_positions: MinPositions | None = None,
         timeout_s: float | None = None,
     ) -> SearchResult:
@@ -124,6 +132,8 @@ class Client:
             visual, text: one-dimensional; at least one is given.
             k: 0 to 100,000.
             visual_weight, text_weight: instead of the configured ones, for this query.
+            filter: only experiences that match it count: exactly min(k, matching) are returned.
+            min_score: leaves out experiences of lower scores.
             min_positions: what the answer is to include.
             timeout_s: of this call.
 
@@ -137,8 +147,49 @@ class Client:
             k=_whole("k", k),
             visual_weight=_number("visual_weight", visual_weight),
             text_weight=_number("text_weight", text_weight),
+            filter=filter_message(checked_filter(filter)),
+            min_score=finite_number("min_score", min_score),
         )
         return search_result(self._call("search", self._search, request, timeout_s))
+
+    def search_many(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> list[SearchResult]:
+        """One result for every query, each as of `search`, all at the same positions.
+
+        Args:
+            visual, text: of shape (queries, dim), 0 to 1,000 queries; at least one is given.
+            k: of every query; queries · k is at most 100,000.
+            visual_weight, text_weight, filter, min_score: see `search`; of every query.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+
+        Raises:
+            InvalidQuery: names the argument; also when the reply would be too large.
+        """
+        rows = query_rows(visual, text)
+        request = pb.SearchManyRequest(
+            freshness=_freshness(min_positions),
+            queries=len(rows),
+            visual=None if visual is None else joined(row for row, _ in rows),
+            text=None if text is None else joined(row for _, row in rows),
+            k=_whole("k", k),
+            visual_weight=_number("visual_weight", visual_weight),
+            text_weight=_number("text_weight", text_weight),
+            filter=filter_message(checked_filter(filter)),
+            min_score=finite_number("min_score", min_score),
+        )
+        return search_results(self._call("search_many", self._search_many, request, timeout_s))
 
     def sample(
         self,

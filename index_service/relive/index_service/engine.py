@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,8 +25,16 @@ from relive.consumers import (
     Snapshotter,
     StateStore,
 )
-from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
+from relive.core.embedding import (
+    EmbeddingSpace,
+    Float32Array,
+    HybridMode,
+    Metric,
+    Query,
+    query_rows,
+)
 from relive.core.experience import Experience, VectorLike, experience_from, is_number, vector_from
+from relive.core.filter import Filter, checked_filter, finite_number
 from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
 from relive.core.priority import priority_at
 from relive.core.results import (
@@ -50,6 +59,8 @@ from relive.errors import (
     StoreInUse,
 )
 from relive.index_service.columns import PriorityColumns
+from relive.index_service.filter_columns import FilterColumns
+from relive.index_service.filtering import Filtering
 from relive.index_service.index import Index
 from relive.index_service.indexing import Indexing, ListOptions
 from relive.index_service.payload_embeddings import embeddings_of
@@ -67,7 +78,7 @@ DEFAULT_TIMEOUT_S = 10.0
 
 # A row that is evicted between being found and being fetched makes the search run again. Adds
 # would have to overtake it this often for one to wait for the fold's lock.
-_FETCH_TRIES = 3
+_SEARCH_TRIES = 4
 # Few enough that what is read of them stays in the cache.
 _LOAD_ROWS = 256
 
@@ -88,6 +99,15 @@ class IndexOptions:
     text_weight: float = 0.3
     record_retrievals: bool = True
     lists: ListOptions = field(default_factory=ListOptions)
+
+
+class _Asked(NamedTuple):
+    """What a search asks for besides its embeddings, checked."""
+
+    k: int
+    weights: tuple[float | None, float | None]
+    filter: Filter | None
+    min_score: float | None
 
 
 class Engine:
@@ -136,6 +156,7 @@ class Engine:
                 owner=recovered is not None and recovered.owned,
             )
             self._columns = PriorityColumns(log.partitions)
+            self._filtering = Filtering(self._materializer)
             self._load()
             if recovered is not None:
                 recovered.confirm()
@@ -360,34 +381,91 @@ class Engine:
         k: int = 10,
         visual_weight: float | None = None,
         text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
     ) -> SearchResult:
         """The k nearest experiences at the positions reached; see `ExperienceBuffer.search`."""
-        k = _checked_count("k", k, MAX_K)
+        asked = _Asked(
+            _checked_count("k", k, MAX_K),
+            (visual_weight, text_weight),
+            checked_filter(filter),
+            finite_number("min_score", min_score),
+        )
+        (result,) = self._found([(visual, text)], asked)
+        return result
 
-        def search_once() -> SearchResult | None:
+    def search_many(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+    ) -> list[SearchResult]:
+        """Many searches at the same positions; see `ExperienceBuffer.search_many`."""
+        asked = _Asked(
+            _checked_count("k", k, MAX_K),
+            (visual_weight, text_weight),
+            checked_filter(filter),
+            finite_number("min_score", min_score),
+        )
+        queries = query_rows(visual, text)
+        if len(queries) * asked.k > MAX_K:
+            most = MAX_K // len(queries)
+            raise InvalidQuery("k", k, f"{len(queries)} queries may ask for {most} each at most")
+        return self._found(queries, asked)
+
+    def _found(
+        self, queries: Sequence[tuple[VectorLike | None, VectorLike | None]], asked: _Asked
+    ) -> list[SearchResult]:
+        """The result of every query, all at the same positions."""
+        wanted = asked.filter
+
+        def search_once() -> list[SearchResult] | None:
             view = self._indexing.view
-            query = view.space.query(visual, text, visual_weight, text_weight)
-            self._indexing.note(query)
+            prepared = [view.space.query(*query, *asked.weights) for query in queries]
+            if wanted is None:
+                seen = view
+            else:
+                # Taken after the view, so that they know of all its rows.
+                selected = self._filtering.selected(wanted, view.positions)
+                if selected is None:
+                    return None
+                seen = view.restricted(selected)
+            results = []
             try:
-                hits = self._hits(view, query, k)
+                for query in prepared:
+                    self._indexing.note(query)
+                    hits = self._hits(seen, query, asked)
+                    if hits is None:
+                        return None
+                    at = view.positions, view.epoch, view.approximate
+                    results.append(SearchResult(new_id(), tuple(hits), *at))
             except IndexDamaged as error:
                 self._replace_damaged(view, error)
                 return None
-            if hits is None:
-                return None
-            return SearchResult(new_id(), tuple(hits), view.positions, view.epoch, view.approximate)
+            return results
 
-        result = search_once()
-        for _ in range(_FETCH_TRIES):
-            result = result if result is not None else search_once()
-        if result is None:
+        results = None
+        for _ in range(_SEARCH_TRIES):
+            if wanted is not None:
+                self._filtering.prepare(wanted)
+            results = search_once()
+            if results is not None:
+                break
+        else:
             with self._materializer.locked():
-                result = search_once()
-        assert result is not None
-        self._record(
-            "search", result.retrieval_id, [(h.id, h.score) for h in result], result.positions
-        )
-        return result
+                if wanted is not None:
+                    self._filtering.prepare_now(wanted)
+                results = search_once()
+        assert results is not None
+        for result in results:
+            scored = [(hit.id, hit.score) for hit in result]
+            self._record("search", result.retrieval_id, scored, result.positions)
+        return results
 
     def sample(
         self,
@@ -441,9 +519,9 @@ class Engine:
             )
         )
 
-    def _hits(self, view: View, query: Query, k: int) -> list[Hit] | None:
+    def _hits(self, view: View, query: Query, asked: _Asked) -> list[Hit] | None:
         """The hits in a view, or None if one of them is gone from the state by now."""
-        found = view.search(self._scanner, query, k)
+        found = view.search(self._scanner, query, asked.k, least=asked.min_score)
         live = self._live([key for key, _ in found])
         if live is None:
             return None
@@ -500,11 +578,13 @@ class Engine:
             epoch = self._indexing.view.epoch if manifest is None else manifest.epoch
             index = Index(space, max(epoch, self._indexing.view.epoch), base)
             columns = PriorityColumns(self.partitions)
+            filter_columns = FilterColumns(self.positions())
             for state in states:
-                _load_columns(state, columns)
+                _load_columns(state, columns, filter_columns)
                 _load_embeddings(state, index)
             index.apply([], _index_rows(index, []), [], self.positions())
             self._columns = columns
+            self._filtering.columns = filter_columns  # before the view, as in `_follow`
             self._indexing.replace(index, manifest)
 
     def _replace_damaged(self, view: View, error: IndexDamaged) -> None:
@@ -524,6 +604,7 @@ class Engine:
             # Rare and wholesale: start over from the state, which has all of it.
             self._load()
             return
+        self._filtering.columns.follow(changes, self._indexing.view.positions)
         added = [change for change in changes if isinstance(change, Added)]
         weights = self.settings.weights
         self._columns.extend([change.row for change in added], weights)
@@ -561,12 +642,15 @@ class Engine:
         )
 
 
-def _load_columns(state: PartitionState, columns: PriorityColumns) -> None:
+def _load_columns(
+    state: PartitionState, columns: PriorityColumns, filter_columns: FilterColumns
+) -> None:
     for some in state.packed_rows(_LOAD_ROWS):
         positions = np.array(some.positions, dtype=np.int64)
         columns.load(
             state.partition, positions, priority_inputs(some.packed, state.settings.weights)
         )
+        filter_columns.load(state.partition, positions, some.packed)
 
 
 def _load_embeddings(state: PartitionState, index: Index) -> None:

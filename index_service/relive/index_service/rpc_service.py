@@ -15,9 +15,12 @@ from relive.index_service.engine import Engine
 from relive.index_service.rpc_messages import (
     basis,
     fill,
+    filter_of,
     given,
     given_vector,
+    given_vectors,
     sample_reply,
+    search_many_reply,
     search_reply,
     stats_reply,
 )
@@ -70,8 +73,24 @@ class IndexService:
             k=request.k,
             visual_weight=given(request, "visual_weight"),
             text_weight=given(request, "text_weight"),
+            filter=filter_of(request),
+            min_score=given(request, "min_score"),
         )
         return search_reply(result)
+
+    def search_many(self, request: Any, wait_s: float) -> Any:
+        """The `SearchManyReply` to a `SearchManyRequest`."""
+        self._make_fresh(request.freshness, wait_s)
+        results = self._engine.search_many(
+            visual=given_vectors(request, "visual", request.queries),
+            text=given_vectors(request, "text", request.queries),
+            k=request.k,
+            visual_weight=given(request, "visual_weight"),
+            text_weight=given(request, "text_weight"),
+            filter=filter_of(request),
+            min_score=given(request, "min_score"),
+        )
+        return search_many_reply(results, self._engine.positions(), self._engine.epoch)
 
     def sample(self, request: Any, wait_s: float) -> Any:
         """The `SampleReply` to a `SampleRequest`."""

@@ -85,15 +85,22 @@ class Chunk:
             self.checks.check(self.matrix, at)
         return self.matrix[at]
 
-    def span(self, start: int, stop: int) -> Float32Array:
+    def span(self, start: int, stop: int, live: BoolArray | None = None) -> Float32Array:
         """Rows start to stop, in place.
 
+        Args:
+            live: which of them are of interest; None for all.
+
         Raises:
-            IndexDamaged: they are not what was written.
+            IndexDamaged: one of interest is not what was written.
         """
         if self.checks is not None:
-            for at in range(start, stop, _CHECKED_AT_ONCE):
-                self.checks.check(self.matrix, np.arange(at, min(stop, at + _CHECKED_AT_ONCE)))
+            unchecked = ~self.checks.passed[start:stop]
+            if live is not None:
+                unchecked &= live
+            rows = np.flatnonzero(unchecked) + start
+            for at in range(0, len(rows), _CHECKED_AT_ONCE):
+                self.checks.check(self.matrix, rows[at : at + _CHECKED_AT_ONCE])
         return self.matrix[start:stop]
 
 
@@ -144,7 +151,7 @@ class Segment:
 
     def live_matrix(self) -> Float32Array:
         """The rows that count."""
-        seen = self.chunk.span(self.start, self.stop)
+        seen = self.chunk.span(self.start, self.stop, self.live)
         return seen if self.live is None else seen[self.live]
 
     def unlisted(self) -> Segment:

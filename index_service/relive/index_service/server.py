@@ -90,6 +90,7 @@ class _Method:
 
 _METHODS = {
     "Search": _Method("search", pb.SearchRequest, "k"),
+    "SearchMany": _Method("search_many", pb.SearchManyRequest, "k"),
     "Sample": _Method("sample", pb.SampleRequest, "n"),
     "Get": _Method("get", pb.GetRequest, "id"),
     "ReportOutcome": _Method(

@@ -26,10 +26,6 @@ _ROUNDING = 1e-5
 # Candidates beyond k, so that ties at the end rarely need a second scan.
 _SPARE = 8
 
-# One row in so many is few: they are read one by one, so many at a time.
-_FEW = 16
-_AT_ONCE = 1_024
-
 # Where fewer rows are allowed, looking at each takes no longer than looking at so many more lists
 # that as many as usual are met there.
 _LEAST_SHARE = 0.125
@@ -246,12 +242,7 @@ def _scanned(
 
 
 def _scan(segment: Segment, scanner: Scanner, query: Query, m: int) -> _Candidates:
-    if segment.live is not None and segment.size * _FEW <= segment.stop - segment.start:
-        rows = segment.live_rows()
-        blocks = [rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE)]
-        each = [segment.chunk.rows(some) @ query.scan for some in blocks]
-        return _Candidates(segment, np.concatenate(each), rows)
-    matrix = segment.chunk.span(segment.start, segment.stop)
+    matrix = segment.chunk.span(segment.start, segment.stop, segment.live)
     scores, rows = scanner.top(matrix, segment.live, query.scan, m)
     return _Candidates(segment, scores, rows + segment.start)
 

@@ -40,21 +40,47 @@ class Basis(_message.Message):
     approximate: bool
     def __init__(self, positions: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., degraded: _Optional[bool] = ..., approximate: _Optional[bool] = ...) -> None: ...
 
+class Filter(_message.Message):
+    __slots__ = ("where", "since", "until", "min_reward", "max_reward", "min_confidence", "max_confidence", "min_success_rate", "max_success_rate")
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    MIN_REWARD_FIELD_NUMBER: _ClassVar[int]
+    MAX_REWARD_FIELD_NUMBER: _ClassVar[int]
+    MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    where: str
+    since: int
+    until: int
+    min_reward: float
+    max_reward: float
+    min_confidence: float
+    max_confidence: float
+    min_success_rate: float
+    max_success_rate: float
+    def __init__(self, where: _Optional[str] = ..., since: _Optional[int] = ..., until: _Optional[int] = ..., min_reward: _Optional[float] = ..., max_reward: _Optional[float] = ..., min_confidence: _Optional[float] = ..., max_confidence: _Optional[float] = ..., min_success_rate: _Optional[float] = ..., max_success_rate: _Optional[float] = ...) -> None: ...
+
 class SearchRequest(_message.Message):
-    __slots__ = ("freshness", "visual", "text", "k", "visual_weight", "text_weight")
+    __slots__ = ("freshness", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     VISUAL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     VISUAL_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     TEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     visual: bytes
     text: bytes
     k: int
     visual_weight: float
     text_weight: float
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ...) -> None: ...
+    filter: Filter
+    min_score: float
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ...) -> None: ...
 
 class SearchReply(_message.Message):
     __slots__ = ("basis", "retrieval_id", "hits")
@@ -65,6 +91,44 @@ class SearchReply(_message.Message):
     retrieval_id: str
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
+
+class SearchManyRequest(_message.Message):
+    __slots__ = ("freshness", "queries", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score")
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    queries: int
+    visual: bytes
+    text: bytes
+    k: int
+    visual_weight: float
+    text_weight: float
+    filter: Filter
+    min_score: float
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., queries: _Optional[int] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ...) -> None: ...
+
+class SearchManyReply(_message.Message):
+    __slots__ = ("basis", "answers")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    answers: _containers.RepeatedCompositeFieldContainer[SearchAnswer]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., answers: _Optional[_Iterable[_Union[SearchAnswer, _Mapping]]] = ...) -> None: ...
+
+class SearchAnswer(_message.Message):
+    __slots__ = ("retrieval_id", "hits")
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    retrieval_id: str
+    hits: _containers.RepeatedCompositeFieldContainer[Hit]
+    def __init__(self, retrieval_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("score", "experience")

@@ -42,6 +42,29 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file; RELIVE_… variables come before it")
 ]
 
+# What search and sample may return; `relive.cli.filters` makes a filter of them.
+_TIME = "2026-11-24T10:00 (local unless it has a zone), or @1732442400 (seconds since the epoch)"
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="metadata that it must have; VALUE is a JSON scalar, or else text. Several with one "
+        "KEY: any of them; with several: all of them",
+    ),
+]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"not before: {_TIME}")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="before then")]
+MinReward = Annotated[float | None, typer.Option(help="least total reward")]
+MaxReward = Annotated[float | None, typer.Option(help="greatest total reward")]
+MinConfidence = Annotated[float | None, typer.Option(help="least model confidence, 0 to 1")]
+MaxConfidence = Annotated[float | None, typer.Option(help="greatest model confidence, 0 to 1")]
+MinSuccessRate = Annotated[
+    float | None, typer.Option(help="least success rate, 0 to 1, with an outcome known")
+]
+MaxSuccessRate = Annotated[
+    float | None, typer.Option(help="greatest success rate, 0 to 1, with an outcome known")
+]
+
 # Settings that were given as options, by name.
 Flags: TypeAlias = Mapping[str, Any]
 

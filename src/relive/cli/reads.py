@@ -11,7 +11,25 @@ import numpy as np
 import typer
 
 from relive.cli.experience_json import experience_to_json
-from relive.cli.options import AsJson, At, ConfigFile, Flags, OtherLog, Target, way_in
+from relive.cli.filters import parsed_filter
+from relive.cli.options import (
+    AsJson,
+    At,
+    ConfigFile,
+    Flags,
+    MaxConfidence,
+    MaxReward,
+    MaxSuccessRate,
+    MinConfidence,
+    MinReward,
+    MinSuccessRate,
+    OtherLog,
+    Since,
+    Target,
+    Until,
+    Where,
+    way_in,
+)
 from relive.cli.output import print_result, to_json
 from relive.cli.target import reading
 from relive.core.experience import Experience
@@ -80,6 +98,16 @@ def search(
         Path | None, typer.Option(help="FILE.npy with a text embedding of shape (dim,)")
     ] = None,
     k: Annotated[int, typer.Option("-k", help="how many")] = 10,
+    min_score: Annotated[float | None, typer.Option(help="leave out lower scores")] = None,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    min_reward: MinReward = None,
+    max_reward: MaxReward = None,
+    min_confidence: MinConfidence = None,
+    max_confidence: MaxConfidence = None,
+    min_success_rate: MinSuccessRate = None,
+    max_success_rate: MaxSuccessRate = None,
     at: At = None,
     log: OtherLog = None,
     config: ConfigFile = None,
@@ -89,8 +117,19 @@ def search(
 ) -> None:
     """The nearest experiences. A service counts it as a retrieval, a look at a buffer doesn't.
 
-    Example: relive search ./buffer --id x1 -k 5
+    Example: relive search ./buffer --id x1 -k 5 --where room=3 --min-reward 0.5
     """
+    wanted = parsed_filter(
+        where,
+        since,
+        until,
+        min_reward=min_reward,
+        max_reward=max_reward,
+        min_confidence=min_confidence,
+        max_confidence=max_confidence,
+        min_success_rate=min_success_rate,
+        max_success_rate=max_success_rate,
+    )
     if (like is None) == (visual is None and text is None):
         raise InvalidQuery("id, visual, text", None, "give --id, or --visual or --text or both")
     query: dict[str, Any] = {"visual": _vector("visual", visual), "text": _vector("text", text)}
@@ -100,7 +139,7 @@ def search(
             if known is None:
                 raise UnknownExperience(like)
             query = {"visual": known.visual, "text": known.text}
-        result = reads.search(**query, k=k)
+        result = reads.search(**query, k=k, filter=wanted, min_score=min_score)
     hits = [{"score": hit.score, **_content(hit.experience)} for hit in result]
     print_result(
         as_json,

@@ -22,12 +22,21 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from relive.core.experience import VectorLike, embedding_bytes, is_number
+from relive.core.experience import (
+    Vector,
+    VectorLike,
+    embedding_bytes,
+    is_number,
+    vector_from,
+)
 from relive.errors import InvalidConfig, InvalidQuery
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+# Of one batch.
+MAX_QUERIES = 1_000
 
 # Numbers that einsum works through at a time; where that is less than a row, rows run together.
 _EINSUM_BUFFER = 8_192
@@ -350,6 +359,49 @@ class EmbeddingSpace:
         if dim and len(half) != dim:
             raise InvalidQuery(name, f"{len(half)} dimensions", f"this buffer has {dim}")
         return half.astype(np.float64)
+
+
+def query_rows(
+    visual: VectorLike | None, text: VectorLike | None
+) -> list[tuple[Vector | None, Vector | None]]:
+    """The embeddings of each of many queries.
+
+    Args:
+        visual, text: of shape (queries, dim), 0 to 1,000 queries; at least one is given.
+
+    Raises:
+        InvalidQuery: names the argument, and the place in it.
+    """
+    if visual is None and text is None:
+        raise InvalidQuery("visual, text", None, "give at least one embedding")
+    rows = {
+        name: _matrix_rows(name, given)
+        for name, given in (("visual", visual), ("text", text))
+        if given is not None
+    }
+    counts = {len(some) for some in rows.values()}
+    if len(counts) > 1:
+        shown = tuple(len(some) for some in rows.values())
+        raise InvalidQuery("visual, text", shown, "must be of as many queries")
+    missing: list[Vector | None] = [None] * counts.pop()
+    return list(zip(rows.get("visual", missing), rows.get("text", missing), strict=True))
+
+
+def _matrix_rows(name: str, given: VectorLike) -> Sequence[Vector | None]:
+    try:
+        matrix = np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(name, given, "must be an array of numbers") from error
+    if matrix.shape == (0,):  # an empty list
+        return []
+    if matrix.ndim != 2:
+        raise InvalidQuery(
+            name, f"array of shape {matrix.shape}", "must be two-dimensional: a row for each query"
+        )
+    if len(matrix) > MAX_QUERIES:
+        raise InvalidQuery(name, f"{len(matrix)} queries", f"at most {MAX_QUERIES} at a time")
+    raws = [embedding_bytes(f"{name}[{at}]", row, InvalidQuery) for at, row in enumerate(matrix)]
+    return [vector_from(raw) for raw in raws]
 
 
 def _dot_comparison(vector: Float64Array) -> _Comparison:

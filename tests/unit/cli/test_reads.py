@@ -103,6 +103,21 @@ def test_search_finds_what_is_like_an_experience_or_like_a_file(
     assert "x15\tquestion 15" in relive("search", target, *options).out
 
 
+def test_search_takes_a_filter_and_a_least_score(relive: Relive, target: str) -> None:
+    def found(*options: object) -> set[str]:
+        done = relive("search", target, "--id", "x15", "-k", "9", *options, "--json")
+        return {hit["id"] for hit in done.json["hits"]}
+
+    assert found("--where", "floor=1", "--where", "floor=0") == {"x12", "x13", "x16", "x17"}
+    assert found("--min-reward", "1.7") == {"x17", "x18", "x19"}
+    assert found("--max-reward", "1.1", "--where", "floor=3") == {"x11"}
+    assert found("--min-score", "0.9999") == {"x15"}
+    assert found("--since", "2020-01-01", "--until", "2021-01-01") == set()
+    assert found("--min-success-rate", "0") == set()
+    refused = relive("search", target, "--id", "x15", "--min-confidence", "2", "--json")
+    assert (refused.code, refused.json["error"]["field"]) == (2, "min_confidence")
+
+
 def test_sample_repeats_with_its_seed_and_time(relive: Relive, target: str) -> None:
     options = ("-n", "5", "--seed", "7", "--now", NOW_S)
     first = relive("sample", target, *options, "--json").json

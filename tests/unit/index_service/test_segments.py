@@ -88,6 +88,8 @@ def test_rows_of_a_file_are_compared_when_they_are_first_looked_at() -> None:
         checked.rows(np.array([6, 7]))
     with pytest.raises(IndexDamaged, match="row 7"):
         checked.span(5, 10)
+    others = np.array([True, True, False, True, True])
+    assert checked.span(5, 10, others)[others][:, 0].tolist() == [5.0, 6.0, 8.0, 9.0]
 
 
 @given(

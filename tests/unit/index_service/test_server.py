@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -663,6 +664,40 @@ def test_calls_whose_message_never_comes_end_and_harm_no_other(
     assert make_client(case).get("a") is None
     assert case.server._arriving == {}
     assert caplog.text == ""
+
+
+def test_what_a_filter_or_many_queries_must_not_be_is_refused_by_name(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
+    stub = make_stub(make_case().serve())
+    vector = b"\0" * 12
+
+    def refused(call: Any, request: Any) -> str:
+        with pytest.raises(grpc.RpcError) as failure:
+            call(request)
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        return str(json.loads(error_of(failure.value).attributes)["field"])
+
+    for where, field in (
+        ("{", "where"),
+        ("[]", "where"),
+        ("null", "where"),
+        ('{"room": {}}', "where['room']"),
+        ('{"room": [[1]]}', "where['room']"),
+        ("[" * 10_000, "where"),
+    ):
+        request = pb.SearchRequest(visual=vector, k=1, filter=pb.Filter(where=where))
+        assert refused(stub.Search, request) == field
+    for request, field in (
+        (pb.SearchManyRequest(queries=2, visual=b"\0" * 12, k=1), "visual"),
+        (pb.SearchManyRequest(queries=0, visual=vector, k=1), "visual"),
+        (pb.SearchManyRequest(queries=2**62, visual=b"", k=1), "queries"),
+        (pb.SearchManyRequest(queries=-1, visual=vector, k=1), "queries"),
+        (pb.SearchManyRequest(queries=1, visual=b"", k=1), "visual[0]"),
+        (pb.SearchManyRequest(queries=1, k=1), "visual, text"),
+        (pb.SearchManyRequest(queries=1, visual=vector, filter=pb.Filter(since=-1)), "since"),
+    ):
+        assert refused(stub.SearchMany, request) == field
 
 
 def test_what_a_message_leaves_out_has_the_documented_default(
