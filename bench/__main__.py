@@ -16,7 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import batches, embedded_add, footprint, index_search, rpc_search, startup, stores
+from bench import (
+    batches,
+    embedded_add,
+    footprint,
+    freshness,
+    index_search,
+    rpc_search,
+    startup,
+    stores,
+)
 
 
 def main() -> None:
@@ -28,6 +37,7 @@ def main() -> None:
         "stores": stores.run,
         "startup": startup.run,
         "footprint": footprint.run,
+        "freshness": freshness.run,
         "index_search": index_search.run,
         "index_search_large": index_search.run_large,
     }

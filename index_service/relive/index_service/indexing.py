@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +45,10 @@ _GROWN, _GONE = 0.5, 0.5
 # trying to get there.
 _STEP_ROWS, _ROUNDS = 64, 50
 
-# New lists are tried on as many of the last queries, which also brings them into memory.
-_QUERIES, _FEWEST_QUERIES, _K = 32, 8, 10
+# New lists are tried on as many of the last queries, which also brings them into memory; and
+# looked into so many times as widely as the rows themselves needed it.
+_QUERIES, _FEWEST_QUERIES, _K = 16, 8, 10
+_WIDEN = (1, 2, 4, 8)
 
 _WAKE_S = 0.5
 _RETRY_S, _RETRY_MAX_S = 10.0, 600.0
@@ -294,7 +296,7 @@ class Indexing:
             run_builder(building, self._tend)
             manifest = read_manifest(building)
             base = open_base(building, manifest)
-            self._try(base, view)
+            base = self._tried(base, view)
             self._adopted = self._files.publish(building, manifest.epoch)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
@@ -313,27 +315,31 @@ class Indexing:
             self._options.recall_floor,
         )
 
-    def _try(self, base: Base, view: View) -> None:
-        """Ask the new index what was asked last: it is to find no less than the one in service.
+    def _tried(self, base: Base, view: View) -> Base:
+        """The base, ready for what was asked last, which may be like none of the rows.
+
+        Its lists are looked into as widely as those queries need, or not used.
 
         Raises:
-            BuildFailed: it does.
             IndexDamaged: a row is not what was written.
         """
-        new = Index(view.space, base=base)
-        shares = []
-        for query in list(self._queries):
-            if len(query.scan) != view.space.width:
-                continue
-            theirs = view.search(self._scanner, query, _K)
-            ours = new.view.search(self._scanner, query, _K)
-            best = sorted({*theirs, *ours}, key=lambda found: -found.score)[:_K]
-            shares.append(len(set(best) & set(ours)) / len(best) if best else 1.0)
-        if len(shares) >= _FEWEST_QUERIES and np.mean(shares) < self._options.recall_floor:
-            raise BuildFailed(
-                f"of what the last {len(shares)} queries should find it finds "
-                f"{np.mean(shares):.3f}, less than {self._options.recall_floor}"
+        queries = [q for q in list(self._queries) if len(q.scan) == view.space.width]
+        if base.lists is None or len(queries) < _FEWEST_QUERIES:
+            return base
+        exact = replace(view, model=None)
+        truth = [set(exact.search(self._scanner, query, _K)) for query in queries]
+        for widen in _WIDEN:
+            tried = replace(base, lists=base.lists.widened(widen))
+            new = Index(view.space, base=tried).view
+            found = [set(new.search(self._scanner, query, _K)) for query in queries]
+            pairs = zip(truth, found, strict=True)
+            share = np.mean([len(true & got) / max(1, len(true)) for true, got in pairs])
+            if share >= self._options.recall_floor:
+                return tried
+            _log.info(
+                "for the last %d queries, lists times %d find %.3f", len(queries), widen, share
             )
+        return replace(base, lists=None)
 
     def _succeed(
         self,

@@ -11,7 +11,7 @@ lengths, which must not be that coarse.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,6 +138,12 @@ class Lists:
     def count(self) -> int:
         """Rows in them."""
         return int(self.index.ntotal)
+
+    def widened(self, times: int) -> Lists:
+        """The same, of which a search looks at so many times as many lists and candidates."""
+        model = self.model
+        probes = Probes(*(min(model.lists, times * each) for each in model.probes))
+        return Lists(replace(model, probes=probes, candidates=times * model.candidates), self.index)
 
     def extended(self, rows: Float32Array) -> Lists:
         """The same, with more rows.
