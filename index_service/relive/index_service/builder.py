@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from relive.consumers.durable_files import sync, sync_directory, write_atomically
+from relive.consumers.durable_files import sync_directory, sync_file, write_atomically
 from relive.core.checksum import crc32
 from relive.core.framed import framed, unframed
 from relive.index_service.index_files import (
@@ -87,7 +87,7 @@ def build(directory: Path) -> IndexManifest:
     norm = _write_checks(directory, rows)
     names = [KEYS, CHECKS] + ([] if made is None else [LISTS])
     for name in [ROWS, *names]:
-        _make_durable(directory / name)
+        sync_file(directory / name)
     manifest = IndexManifest(
         job.log,
         job.space,
@@ -124,14 +124,6 @@ def _write_checks(directory: Path, rows: Float32Array) -> float:
         norm = max(norm, float(np.einsum("ij,ij->i", block, block).max()) ** 0.5)
     write_atomically(directory / CHECKS, crcs.tobytes())
     return norm
-
-
-def _make_durable(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _end_with_standard_input() -> None:

@@ -14,7 +14,6 @@ Numbers are little-endian.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from relive.consumers.durable_files import sync_directory, write_atomically
+from relive.consumers.snapshot_files import sha256_of
 from relive.core.embedding import EmbeddingSpace, HybridMode, Metric
 from relive.core.framed import framed, unframed
 from relive.errors import IndexDamaged
@@ -37,7 +37,6 @@ FORMAT = 1
 ROWS, KEYS, CHECKS, LISTS = "rows.f32", "keys.i64", "crcs.u32", "lists.faiss"
 _MANIFEST, _CURRENT = "manifest.json", "current"
 _BUILDING = "building-"
-_HASHED_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +126,7 @@ def write_manifest(directory: Path, manifest: IndexManifest) -> None:
 
 def fingerprint(path: Path) -> tuple[int, str]:
     """The size and SHA-256 of a file."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASHED_AT_ONCE):
-            sha.update(block)
-        return file.tell(), sha.hexdigest()
+    return path.stat().st_size, sha256_of(path)
 
 
 def open_base(directory: Path, manifest: IndexManifest) -> Base:
