@@ -260,6 +260,7 @@ class ExperienceBuffer:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = "prioritized",
+        content: bool = True,
     ) -> SampleBatch:
         """n experiences, drawn by priority.
 
@@ -270,13 +271,22 @@ class ExperienceBuffer:
             now: the time of the priorities, seconds since the epoch; now by default.
             alpha, beta: see `relive.core.sampling`.
             strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+            content: whether the experiences themselves are wanted, or only ids, probabilities,
+                weights, priorities and versions, which takes a small part of the time.
 
         Raises:
             InvalidQuery: names the argument.
         """
         self._catch_up()
         return self._engine.sample(
-            n, seed=seed, replace=replace, now=now, alpha=alpha, beta=beta, strategy=strategy
+            n,
+            seed=seed,
+            replace=replace,
+            now=now,
+            alpha=alpha,
+            beta=beta,
+            strategy=strategy,
+            content=content,
         )
 
     def get(self, experience_id: str) -> Experience | None:

@@ -134,6 +134,7 @@ class Client:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = "prioritized",
+        content: bool = True,
         min_positions: MinPositions | None = None,
         timeout_s: float | None = None,
     ) -> SampleBatch:
@@ -146,6 +147,8 @@ class Client:
             now: the time of the priorities, seconds since the epoch; the service's by default.
             alpha, beta: see `relive.core.sampling`.
             strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+            content: whether the experiences themselves are wanted, or only ids, probabilities,
+                weights, priorities and versions, which takes a small part of the time.
             min_positions: what the answer is to include.
             timeout_s: of this call.
 
@@ -161,8 +164,9 @@ class Client:
             alpha=_number("alpha", alpha),
             beta=_number("beta", beta),
             strategy=_text("strategy", strategy, InvalidQuery),
+            content=bool(content),
         )
-        return sample_batch(self._call("sample", self._sample, request, timeout_s))
+        return sample_batch(self._call("sample", self._sample, request, timeout_s), bool(content))
 
     def get(
         self,

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 
@@ -38,13 +39,14 @@ from relive.core.results import (
     positions_after,
 )
 from relive.core.row import Row, priority_inputs
-from relive.core.sampling import Draw, Strategy, draw
+from relive.core.sampling import Strategy
 from relive.core.settings import Settings
 from relive.core.state import Counters, PartitionState
 from relive.errors import BufferClosed, ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.payload_embeddings import embeddings_of
 from relive.index_service.retrievals import RetrievalRecorder
+from relive.index_service.sampler import Request, Sampled, sampled
 from relive.index_service.scan import Scanner, installed_scanner
 from relive.index_service.view import Index, RowKey, View
 from relive.log import EventLog, Record
@@ -387,6 +389,7 @@ class Engine:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = Strategy.PRIORITIZED,
+        content: bool = True,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
         n = _checked_count("n", n, MAX_SAMPLE)
@@ -395,40 +398,75 @@ class Engine:
         for name, value in (("alpha", alpha), ("beta", beta)):
             if not is_number(value) or not math.isfinite(value) or value < 0:
                 raise InvalidQuery(name, value, "must be finite and at least 0")
-        at_us = self._clock_us() if now is None else _microseconds(now)
+        request = Request(
+            n,
+            seed,
+            self._clock_us() if now is None else _microseconds(now),
+            chosen,
+            replace,
+            float(alpha),
+            float(beta),
+        )
         with self._materializer.locked() as states:
             positions = self.positions()
-            priorities, key_of = self._columns.priorities(self.settings.weights, at_us)
-            drawn = draw(
-                priorities, n, strategy=chosen, seed=seed, replace=replace, alpha=alpha, beta=beta
-            )
-            items = self._items(states, drawn, key_of, at_us)
-        batch = SampleBatch(new_id(), items, positions, seed, at_us / 1e6, self._index.view.epoch)
+            drawn = sampled(self._columns, [s.settings.weights for s in states], request)
+            batch = self._batch(states, drawn, positions, seed, content)
         self._record(
             "sample",
             batch.retrieval_id,
-            [(item.id, item.probability) for item in items],
+            list(zip(batch.ids, batch.probabilities.tolist(), strict=True)),
             positions,
             seed,
         )
         return batch
 
-    def _items(
+    def _batch(
         self,
         states: Sequence[PartitionState],
-        drawn: Draw,
-        key_of: Callable[[int], RowKey],
-        at_us: int,
-    ) -> tuple[SampledItem, ...]:
-        items = []
-        for at, probability, weight in zip(*(column.tolist() for column in drawn), strict=True):
-            key = key_of(at)
+        drawn: Sampled,
+        positions: Mapping[int, int],
+        seed: int,
+        content: bool,
+    ) -> SampleBatch:
+        ids, versions, found = self._columns.rows(drawn.partitions, drawn.rows)
+        items: tuple[SampledItem, ...] | None = None
+        if content:
+            items = tuple(
+                SampledItem(*item)
+                for item in zip(
+                    ids,
+                    drawn.probabilities.tolist(),
+                    drawn.weights.tolist(),
+                    self._contents(states, found, drawn.now_us),
+                    versions.tolist(),
+                    strict=True,
+                )
+            )
+        return SampleBatch(
+            new_id(),
+            items,
+            positions,
+            seed,
+            drawn.now_us / 1e6,
+            self._index.view.epoch,
+            ids=ids,
+            probabilities=drawn.probabilities,
+            weights=drawn.weights,
+            priorities=drawn.priorities,
+            versions=versions,
+        )
+
+    def _contents(
+        self, states: Sequence[PartitionState], keys: Sequence[RowKey], at_us: int
+    ) -> list[Experience]:
+        found = []
+        for key in keys:
             row = states[key.partition].row_at(key.position)
             assert row is not None
             experience = self._experience(row, at_us)
             assert experience is not None
-            items.append(SampledItem(row.experience_id, probability, weight, experience))
-        return tuple(items)
+            found.append(experience)
+        return found
 
     def _hits(self, view: View, query: Query, k: int) -> list[Hit] | None:
         """The hits in a view, or None if one of them is gone from the state by now."""
@@ -466,9 +504,15 @@ class Engine:
         seed: int | None = None,
     ) -> None:
         if self._options.record_retrievals and scored_ids:
-            self._recorder.record(
-                self._composer.retrievals(
-                    retrieval_id, kind, scored_ids, positions, self.partitions, seed
+            self._recorder.record_later(
+                partial(
+                    self._composer.retrievals,
+                    retrieval_id,
+                    kind,
+                    scored_ids,
+                    positions,
+                    self.partitions,
+                    seed,
                 )
             )
 
@@ -500,19 +544,16 @@ class Engine:
             self._load()
             return
         added = [change for change in changes if isinstance(change, Added)]
-        weights = self.settings.weights
+        gone = [change.row for change in changes if isinstance(change, Removed)]
+        weights = [state.settings.weights for state in states]
         self._columns.extend([change.row for change in added], weights)
-        removed = []
-        for change in changes:
-            if isinstance(change, Updated):
-                self._columns.change(change.row, weights)
-            elif isinstance(change, Removed):
-                self._columns.remove(change.row)
-                removed.append(_key(change.row))
+        updated = [change.row for change in changes if isinstance(change, Updated)]
+        self._columns.change(updated, weights)
+        self._columns.remove(gone)
         self._index.apply(
             _keys([change.row for change in added]),
             _index_rows(self._index, [change.event for change in added]),
-            removed,
+            _keys(gone),
             positions,
         )
 

@@ -74,6 +74,7 @@ class IndexService:
             alpha=1.0 if alpha is None else alpha,
             beta=0.0 if beta is None else beta,
             strategy=Strategy.PRIORITIZED if strategy is None else strategy,
+            content=given(request, "content") is not False,
         )
         return sample_reply(batch)
 

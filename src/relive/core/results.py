@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+from relive.core.batch_columns import Columns, content_columns
 from relive.core.experience import Experience
+from relive.core.priority import FloatArray
+from relive.errors import InvalidQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +102,14 @@ class SampledItem:
         probability: of being drawn in a single draw.
         weight: importance weight; the largest of the batch is 1.
         experience: its content and what has come of it.
+        version: how many priority updates it has had; see `update_priorities`.
     """
 
     id: str
     probability: float
     weight: float
     experience: Experience
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,29 +118,63 @@ class SampleBatch:
 
     Attributes:
         retrieval_id: cite it when reporting outcomes.
-        items: the experiences.
+        items: the experiences; None if their content was not asked for.
         positions: the answer includes everything before these.
         seed: gives the same batch again at the same positions and time.
-        now: the time of the priorities, seconds since the epoch.
+        now: the time of the priorities, seconds since the epoch. With an `alpha` other than 0 and
+            1, the time asked for rounded down to a tick, 1/256 of a half-life.
         epoch, degraded: as for a search.
+        ids: of the experiences.
+        probabilities, weights, priorities: float64 arrays of shape (len(batch),).
+        versions: uint32 array; see `SampledItem`.
     """
 
     retrieval_id: str
-    items: tuple[SampledItem, ...]
+    items: tuple[SampledItem, ...] | None
     positions: Positions
     seed: int
     now: float
     epoch: int = 0
     degraded: bool = False
+    ids: Sequence[str] = ()
+    probabilities: FloatArray = field(default_factory=lambda: np.zeros(0), compare=False)
+    weights: FloatArray = field(default_factory=lambda: np.zeros(0), compare=False)
+    priorities: FloatArray = field(default_factory=lambda: np.zeros(0), compare=False)
+    versions: npt.NDArray[np.uint32] = field(
+        default_factory=lambda: np.zeros(0, dtype=np.uint32), compare=False
+    )
+
+    @property
+    def columns(self) -> Columns:
+        """The batch as arrays of one entry an experience, which torch and JAX take as they are.
+
+        `id`, `probability`, `weight`, `priority` and `version`, and, where content was asked for,
+        what `relive.core.batch_columns` makes of it.
+        """
+        drawn: Columns = {
+            "id": np.array(self.ids, dtype=np.object_),
+            "probability": self.probabilities,
+            "weight": self.weights,
+            "priority": self.priorities,
+            "version": self.versions,
+        }
+        if self.items is not None:
+            drawn.update(content_columns([item.experience for item in self.items]))
+        return drawn
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.ids)
 
     def __iter__(self) -> Iterator[SampledItem]:
-        return iter(self.items)
+        return iter(self._items())
 
     def __getitem__(self, at: int) -> SampledItem:
-        return self.items[at]
+        return self._items()[at]
+
+    def _items(self) -> tuple[SampledItem, ...]:
+        if self.items is None:
+            raise InvalidQuery("content", False, "the sample was asked for without its content")
+        return self.items
 
 
 class StateSource(StrEnum):
