@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from relive.consumers import (
 )
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
+from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
 from relive.errors import (
     BufferClosed,
@@ -36,6 +37,8 @@ from relive.errors import (
     StoreInUse,
 )
 from relive.index_service import Engine
+from relive.index_service.engine import DEFAULT_TIMEOUT_S
+from relive.index_service.priority_updates import record_priorities
 from relive.log import EventLog, Record, open_log
 from relive.producers.compose import Composer, everywhere, keyed_record
 from relive.schemas import ExperienceRecorded
@@ -204,6 +207,36 @@ class ExperienceBuffer:
         record = keyed_record(event, self._event_log.partitions)
         (position,) = self._event_log.append([record])
         return Token(experience_id, record.partition, position)
+
+    def update_priorities(
+        self,
+        ids: Sequence[str],
+        priorities: Iterable[float],
+        versions: Iterable[int],
+    ) -> PriorityUpdates:
+        """Give experiences the priorities that training found; durable on return.
+
+        A priority takes the place of confidence and reward in the formula, as `initial_priority`
+        does; age, floor and outcomes go on to count.
+
+        Args:
+            ids: of the experiences, `ids` of a batch. Of several entries for one, the last counts.
+            priorities: finite, at least 0.
+            versions: `versions` of that batch. One whose experience has another version by now is
+                not taken, since it answers an older priority.
+
+        Returns:
+            how many were updated, stale and unknown: each distinct id is one of them.
+
+        Raises:
+            InvalidExperience: names the argument; nothing was recorded.
+            LogUnavailable: they may or may not have been recorded; trying again is safe.
+        """
+        self._check_open()
+        updates = checked_updates(ids, priorities, versions)
+        return record_priorities(
+            self._engine, self._event_log, self._composer, updates, DEFAULT_TIMEOUT_S
+        )
 
     def remove(self, experience_id: str, reason: str = "") -> bool:
         """Remove an experience; False if there is none of that id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 
 from relive.core.experience import Experience, VectorLike, embedding_bytes
+from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import (
     BufferStats,
     MinPositions,
@@ -89,6 +91,7 @@ class Client:
         self._sample = self._method("Sample", pb.SampleReply)
         self._get = self._method("Get", pb.GetReply)
         self._stats = self._method("Stats", pb.StatsReply)
+        self._update_priorities = self._method("UpdatePriorities", pb.UpdatePrioritiesReply)
         self._report_outcome = self._method("ReportOutcome", pb.ReportOutcomeReply)
 
     def search(
@@ -240,6 +243,41 @@ class Client:
         )
         reply = self._call("report_outcome", self._report_outcome, request, timeout_s)
         return token_of(experience_id, reply)
+
+    def update_priorities(
+        self,
+        ids: Sequence[str],
+        priorities: Iterable[float],
+        versions: Iterable[int],
+        *,
+        timeout_s: float | None = None,
+    ) -> PriorityUpdates:
+        """Give experiences the priorities that training found; durable on return.
+
+        Args:
+            ids: of the experiences, `ids` of a batch. Of several entries for one, the last counts.
+            priorities: finite, at least 0.
+            versions: `versions` of that batch. One whose experience has another version by now is
+                not taken, since it answers an older priority.
+            timeout_s: of this call.
+
+        Returns:
+            how many were updated, stale and unknown: each distinct id is one of them.
+
+        Raises:
+            InvalidExperience: names the argument; nothing was recorded.
+            LogUnavailable, DeadlineExceeded, ServiceUnavailable: they may or may not have been
+                recorded; trying again is safe.
+        """
+        updates = checked_updates(ids, priorities, versions)
+        request = pb.UpdatePrioritiesRequest(
+            ids=[update.experience_id for update in updates],
+            priorities=[update.priority for update in updates],
+            versions=[update.version for update in updates],
+            source=self._source,
+        )
+        reply = self._call("update_priorities", self._update_priorities, request, timeout_s)
+        return PriorityUpdates(reply.updated, reply.stale, reply.unknown, dict(reply.positions))
 
     def close(self) -> None:
         """Disconnect; calls that run end with `BufferClosed`. Safe to call twice."""

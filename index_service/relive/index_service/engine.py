@@ -45,6 +45,7 @@ from relive.core.state import Counters, PartitionState
 from relive.errors import BufferClosed, ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.payload_embeddings import embeddings_of
+from relive.index_service.priority_updates import Verdicts
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.sampler import Request, Sampled, sampled
 from relive.index_service.scan import Scanner, installed_scanner
@@ -114,6 +115,7 @@ class Engine:
         self._clock_us = clock_us
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
+        self.verdicts = Verdicts()
         try:
             self._materializer = Materializer(
                 log, store, self._follow, poison_limit=poison_limit, recovered=recovered
@@ -535,6 +537,7 @@ class Engine:
 
     def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         """Bring index and columns to where the fold is. Called under the fold's lock."""
+        self.verdicts.follow(changes)
         states = self._materializer.states
         space = self._space_of(states)
         if space != self._index.view.space or any(

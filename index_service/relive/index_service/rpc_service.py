@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from relive.core.experience import checked_id
+from relive.core.priority_update import checked_updates
 from relive.core.sampling import Strategy
 from relive.errors import ConsumerStopped, InvalidQuery, ServiceUnavailable
 from relive.index_service.engine import Engine
+from relive.index_service.priority_updates import record_priorities
 from relive.index_service.rpc_messages import (
     basis,
     fill,
@@ -98,9 +100,7 @@ class IndexService:
         Raises:
             InvalidExperience, LogUnavailable: as `ExperienceBuffer.report_outcome`.
         """
-        source = given(request, "source")
-        composer = self._composer if source is None else Composer(checked_id("source", source))
-        event = composer.outcome(
+        event = self._composer_of(request).outcome(
             given(request, "retrieval_id"),
             request.experience_id,
             success=request.success,
@@ -112,6 +112,27 @@ class IndexService:
         return pb.ReportOutcomeReply(
             basis=self._basis(), partition=record.partition, position=position
         )
+
+    def update_priorities(self, request: Any, wait_s: float) -> Any:
+        """The `UpdatePrioritiesReply` to an `UpdatePrioritiesRequest`.
+
+        Raises:
+            InvalidExperience, LogUnavailable: as `ExperienceBuffer.update_priorities`.
+        """
+        updates = checked_updates(list(request.ids), request.priorities, request.versions)
+        composer = self._composer_of(request)
+        done = record_priorities(self._engine, self._event_log, composer, updates, wait_s)
+        return pb.UpdatePrioritiesReply(
+            basis=self._basis(),
+            updated=done.updated,
+            stale=done.stale,
+            unknown=done.unknown,
+            positions=done.positions,
+        )
+
+    def _composer_of(self, request: Any) -> Composer:
+        source = given(request, "source")
+        return self._composer if source is None else Composer(checked_id("source", source))
 
     def _make_fresh(self, freshness: Any, wait_s: float) -> None:
         """Reach the asked-for positions, and refuse to answer from a state that is left behind."""

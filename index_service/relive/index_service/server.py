@@ -60,6 +60,7 @@ _METHODS: dict[str, tuple[Any, str, str]] = {
     "Sample": (pb.SampleRequest, "sample", "n"),
     "Get": (pb.GetRequest, "get", "id"),
     "ReportOutcome": (pb.ReportOutcomeRequest, "report_outcome", "experience_id"),
+    "UpdatePriorities": (pb.UpdatePrioritiesRequest, "update_priorities", "ids"),
     "Stats": (pb.StatsRequest, "stats", "freshness"),
 }
 

@@ -22,6 +22,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PriorityUpdated,
     SettingsChanged,
     encode,
 )
@@ -95,6 +96,17 @@ class Composer:
             success=success,
             reward=None if reward is None else finite("reward", reward),
             revision=at if revision is None else _revision(revision),
+        )
+
+    def priority(
+        self, experience_id: str, priority: float, expected_version: int
+    ) -> PriorityUpdated:
+        """The event that gives an experience a priority, if it still has that version.
+
+        The arguments are checked: see `relive.core.priority_update`.
+        """
+        return PriorityUpdated(
+            random_id(), self.source, now_us(), experience_id, priority, expected_version
         )
 
     def retired(self, experience_id: str, reason: str) -> ExperienceRetired:
@@ -174,7 +186,8 @@ class Composer:
 
 
 def keyed_record(
-    event: ExperienceRecorded | OutcomeReported | ExperienceRetired, partitions: int
+    event: ExperienceRecorded | OutcomeReported | PriorityUpdated | ExperienceRetired,
+    partitions: int,
 ) -> NewRecord:
     """The record of an event about one experience, in the experience's partition."""
     key = event.experience_id

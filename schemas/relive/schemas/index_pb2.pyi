@@ -174,6 +174,39 @@ class ReportOutcomeReply(_message.Message):
     position: int
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., partition: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
 
+class UpdatePrioritiesRequest(_message.Message):
+    __slots__ = ("ids", "priorities", "versions", "source")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITIES_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    priorities: _containers.RepeatedScalarFieldContainer[float]
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    source: str
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., priorities: _Optional[_Iterable[float]] = ..., versions: _Optional[_Iterable[int]] = ..., source: _Optional[str] = ...) -> None: ...
+
+class UpdatePrioritiesReply(_message.Message):
+    __slots__ = ("basis", "updated", "stale", "unknown", "positions")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    updated: int
+    stale: int
+    unknown: int
+    positions: _containers.ScalarMap[int, int]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., updated: _Optional[int] = ..., stale: _Optional[int] = ..., unknown: _Optional[int] = ..., positions: _Optional[_Mapping[int, int]] = ...) -> None: ...
+
 class StatsRequest(_message.Message):
     __slots__ = ("freshness",)
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
@@ -181,7 +214,7 @@ class StatsRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes")
+    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "priority_updates", "stale_updates", "unknown_updates")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
@@ -202,6 +235,9 @@ class StatsReply(_message.Message):
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    STALE_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_UPDATES_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     size: int
     capacity: int
@@ -222,7 +258,10 @@ class StatsReply(_message.Message):
     payload_bytes: int
     state_bytes: int
     snapshot_bytes: int
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ...) -> None: ...
+    priority_updates: int
+    stale_updates: int
+    unknown_updates: int
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., priority_updates: _Optional[int] = ..., stale_updates: _Optional[int] = ..., unknown_updates: _Optional[int] = ...) -> None: ...
 
 class Recovery(_message.Message):
     __slots__ = ("source", "positions", "passed_over", "events_replayed", "seconds")

@@ -55,6 +55,11 @@ class IndexStub:
                 request_serializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeRequest.SerializeToString,
                 response_deserializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeReply.FromString,
                 _registered_method=True)
+        self.UpdatePriorities = channel.unary_unary(
+                '/relive.v1.Index/UpdatePriorities',
+                request_serializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesReply.FromString,
+                _registered_method=True)
         self.Stats = channel.unary_unary(
                 '/relive.v1.Index/Stats',
                 request_serializer=relive_dot_schemas_dot_index__pb2.StatsRequest.SerializeToString,
@@ -96,6 +101,14 @@ class IndexServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdatePriorities(self, request, context):
+        """Records the priorities that training found; durable once answered. Each is taken only if its
+        experience still has the version it was sampled at, so that repeating it is safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stats(self, request, context):
         """What is in the buffer and what happened to it.
         """
@@ -125,6 +138,11 @@ def add_IndexServicer_to_server(servicer, server):
                     servicer.ReportOutcome,
                     request_deserializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeRequest.FromString,
                     response_serializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeReply.SerializeToString,
+            ),
+            'UpdatePriorities': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePriorities,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesReply.SerializeToString,
             ),
             'Stats': grpc.unary_unary_rpc_method_handler(
                     servicer.Stats,
@@ -241,6 +259,33 @@ class Index:
             '/relive.v1.Index/ReportOutcome',
             relive_dot_schemas_dot_index__pb2.ReportOutcomeRequest.SerializeToString,
             relive_dot_schemas_dot_index__pb2.ReportOutcomeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePriorities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/UpdatePriorities',
+            relive_dot_schemas_dot_index__pb2.UpdatePrioritiesRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.UpdatePrioritiesReply.FromString,
             options,
             channel_credentials,
             insecure,

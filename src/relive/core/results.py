@@ -227,6 +227,8 @@ class BufferStats:
         state_bytes: that the state's files take. Both are 0 for a state in memory.
         snapshot_bytes: that snapshots take beyond what they share with the state by hard links.
         recovery: what opening found and did; None before it has ended.
+        priority_updates, stale_updates, unknown_updates: priorities from trainers that were taken,
+            of a version that was no longer, of no live experience.
     """
 
     size: int
@@ -250,3 +252,6 @@ class BufferStats:
     state_bytes: int
     snapshot_bytes: int
     recovery: Recovery | None = None
+    priority_updates: int = 0
+    stale_updates: int = 0
+    unknown_updates: int = 0
