@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import batches, embedded_add, footprint, rpc_search, startup, stores
+from bench import batches, embedded_add, footprint, rpc_search, sampling, startup, stores
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         "embedded_batches": _embedded_batches,
         "kafka_batches": _kafka_batches,
         "rpc_search": rpc_search.run,
+        "sampling": sampling.run,
         "stores": stores.run,
         "startup": startup.run,
         "footprint": footprint.run,

@@ -5,7 +5,7 @@ Guarded by the fold's lock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -174,21 +174,37 @@ class PriorityColumns:
         for partition, mine in self._parted(rows):
             self.partitions[partition].remove(_positions(mine))
 
-    def rows(
-        self, partitions: IndexArray, rows: IndexArray
-    ) -> tuple[list[str], npt.NDArray[np.uint32], list[RowKey]]:
-        """The ids, versions and places in the log of rows, by partition and place here."""
+    def ids(self, partitions: IndexArray, rows: IndexArray) -> list[str]:
+        """The ids of rows, by partition and place here."""
+        if len(self.partitions) == 1:
+            return self.partitions[0].ids.take(rows)
         ids = [""] * len(rows)
+        for columns, mine in self._mine(partitions):
+            for place, found in zip(mine.tolist(), columns.ids.take(rows[mine]), strict=True):
+                ids[place] = found
+        return ids
+
+    def versions(self, partitions: IndexArray, rows: IndexArray) -> npt.NDArray[np.uint32]:
+        """The versions of rows."""
         versions = np.zeros(len(rows), dtype=np.uint32)
+        for columns, mine in self._mine(partitions):
+            versions[mine] = columns.version[rows[mine]]
+        return versions
+
+    def keys(self, partitions: IndexArray, rows: IndexArray) -> list[RowKey]:
+        """Where the records of rows lie."""
         positions = np.zeros(len(rows), dtype=np.int64)
+        for columns, mine in self._mine(partitions):
+            positions[mine] = columns.positions[rows[mine]]
+        return list(map(RowKey, partitions.tolist(), positions.tolist()))
+
+    def _mine(self, partitions: IndexArray) -> Iterator[tuple[PartitionColumns, IndexArray]]:
+        """The columns of each partition among these, and where it is."""
+        if len(self.partitions) == 1:
+            yield self.partitions[0], np.arange(len(partitions))
+            return
         for partition in np.unique(partitions).tolist():
-            columns = self.partitions[partition]
-            mine = np.flatnonzero(partitions == partition)
-            at = rows[mine]
-            versions[mine], positions[mine] = columns.version[at], columns.positions[at]
-            for place, experience_id in zip(mine.tolist(), columns.ids.take(at), strict=True):
-                ids[place] = experience_id
-        return ids, versions, list(map(RowKey, partitions.tolist(), positions.tolist()))
+            yield self.partitions[partition], np.flatnonzero(partitions == partition)
 
     @property
     def size(self) -> int:

@@ -430,7 +430,8 @@ class Engine:
         seed: int,
         content: bool,
     ) -> SampleBatch:
-        ids, versions, found = self._columns.rows(drawn.partitions, drawn.rows)
+        columns, where = self._columns, (drawn.partitions, drawn.rows)
+        ids, versions = columns.ids(*where), columns.versions(*where)
         items: tuple[SampledItem, ...] | None = None
         if content:
             items = tuple(
@@ -439,7 +440,7 @@ class Engine:
                     ids,
                     drawn.probabilities.tolist(),
                     drawn.weights.tolist(),
-                    self._contents(states, found, drawn.now_us),
+                    self._contents(states, columns.keys(*where), drawn.now_us),
                     versions.tolist(),
                     strict=True,
                 )

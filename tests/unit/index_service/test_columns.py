@@ -37,8 +37,10 @@ def assert_columns_hold(columns: PriorityColumns, live: dict[RowKey, Row]) -> No
     for partition, part in enumerate(columns.partitions):
         rows = part.live()
         priorities = part.priorities(WEIGHTS[0], NOW_US, rows)
-        ids, versions, keys = columns.rows(np.full(len(rows), partition), rows)
-        found += list(zip(keys, ids, versions.tolist(), priorities.tolist(), strict=True))
+        where = np.full(len(rows), partition), rows
+        keys, ids = columns.keys(*where), columns.ids(*where)
+        versions = columns.versions(*where).tolist()
+        found += list(zip(keys, ids, versions, priorities.tolist(), strict=True))
     assert found == [
         (
             key,

@@ -128,7 +128,7 @@ class Churn:
         return found
 
     def ids(self, drawn: Sampled, columns: PriorityColumns | None = None) -> list[str]:
-        return (columns or self.columns).rows(drawn.partitions, drawn.rows)[0]
+        return (columns or self.columns).ids(drawn.partitions, drawn.rows)
 
 
 def chi_square_limit(degrees: int, z: float = 4.0) -> float:
@@ -286,7 +286,7 @@ def test_few_rows_with_most_of_the_mass_do_not_keep_others_from_being_drawn() ->
 
 
 def places(drawn: Sampled, columns: PriorityColumns) -> Sequence[RowKey]:
-    return columns.rows(drawn.partitions, drawn.rows)[2]
+    return columns.keys(drawn.partitions, drawn.rows)
 
 
 def test_fifo_and_lifo_go_by_position_over_all_partitions() -> None:
