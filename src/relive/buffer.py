@@ -39,6 +39,7 @@ from relive.errors import (
 from relive.index_service import Engine
 from relive.index_service.engine import DEFAULT_TIMEOUT_S
 from relive.index_service.priority_updates import record_priorities
+from relive.index_service.sampling_limits import SamplingLimits
 from relive.log import EventLog, Record, open_log
 from relive.producers.compose import Composer, everywhere, keyed_record
 from relive.schemas import ExperienceRecorded
@@ -309,6 +310,7 @@ class ExperienceBuffer:
 
         Raises:
             InvalidQuery: names the argument.
+            SampleTimeout: the configured limits did not allow it within `sample_timeout_s`.
         """
         self._catch_up()
         return self._engine.sample(
@@ -355,7 +357,7 @@ class ExperienceBuffer:
         """
         self._check_open()
         past = log_at(self._event_log, moment)
-        options = replace(self._engine.options, record_retrievals=False)
+        options = replace(self._engine.options, record_retrievals=False, limits=SamplingLimits())
         engine = Engine(
             past, state_before_end(self._snapshots, past), options, poison_limit=sys.maxsize
         )

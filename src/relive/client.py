@@ -157,6 +157,7 @@ class Client:
 
         Raises:
             InvalidQuery: names the argument; also when the reply would be too large.
+            SampleTimeout: the service's limits did not allow it in time.
         """
         request = pb.SampleRequest(
             freshness=_freshness(min_positions),

@@ -24,6 +24,7 @@ from relive.core.settings import (
 )
 from relive.errors import InvalidConfig
 from relive.index_service import IndexOptions
+from relive.index_service.sampling_limits import SamplingLimits
 
 ENV_PREFIX = "RELIVE_"
 
@@ -53,6 +54,8 @@ class BufferConfig(BaseSettings):
         confidence_weight, reward_weight, age_weight, priority_floor, half_life_s: of the
             priority; see `relive.core.priority`.
         record_retrievals: whether searches and samples become events, and count.
+        sample_min_size, samples_per_insert, max_times_sampled, sample_timeout_s: limits on what one
+            process samples; see `relive.index_service.sampling_limits`.
         faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
         faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
         faiss_n_probes: lists searched of an IVF segment; the exact index of this version has none.
@@ -90,6 +93,10 @@ class BufferConfig(BaseSettings):
     priority_floor: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] = 0.01
     half_life_s: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] = WEEK_S
     record_retrievals: bool = True
+    sample_min_size: Annotated[int, Field(ge=0)] = 0
+    samples_per_insert: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] | None = None
+    max_times_sampled: Annotated[int, Field(ge=1)] | None = None
+    sample_timeout_s: Annotated[float, Field(ge=0.0), AfterValidator(_finite)] = 10.0
     faiss_backend: Literal["gpu", "cpu"] = "gpu"
     faiss_use_gpu_fallback: bool = True
     faiss_n_probes: Annotated[int, Field(ge=1)] = 10
@@ -152,6 +159,15 @@ class BufferConfig(BaseSettings):
             visual_weight=self.visual_weight,
             text_weight=self.text_weight,
             record_retrievals=self.record_retrievals,
+            limits=self._limits(),
+        )
+
+    def _limits(self) -> SamplingLimits:
+        return SamplingLimits(
+            min_size=self.sample_min_size,
+            samples_per_insert=self.samples_per_insert,
+            max_times_sampled=self.max_times_sampled,
+            timeout_s=self.sample_timeout_s,
         )
 
     def snapshot_options(self, directory: Path) -> SnapshotOptions:
@@ -171,7 +187,8 @@ class BufferConfig(BaseSettings):
             known: in force already; then only what was set explicitly differs from it.
 
         Raises:
-            InvalidConfig: the capacity is below the partitions, or a dimension is fixed otherwise.
+            InvalidConfig: the capacity is below the partitions or below what a sample waits for, or
+                a dimension is fixed otherwise.
         """
         wanted = Settings(
             capacity=self._set("capacity", known and known.capacity),
@@ -186,6 +203,7 @@ class BufferConfig(BaseSettings):
                 half_life_s=self._set("half_life_s", known and known.weights.half_life_s),
             ),
         )
+        self._limits().check(wanted.capacity)
         return checked_settings(wanted, partitions)
 
     def _set(self, name: str, known: Any) -> Any:

@@ -89,6 +89,19 @@ class NotCaughtUp(ReliveError):
         )
 
 
+class SampleTimeout(ReliveError):
+    """Raised when a sample was not allowed within its deadline; says what it waited for."""
+
+    def __init__(self, what: str, wanted: float, have: float) -> None:
+        self.what = what
+        self.wanted = wanted
+        self.have = have
+        super().__init__(
+            f"nothing was sampled: waited for {what} {wanted:g}, have {have:g}; "
+            "add experiences, or change the limit"
+        )
+
+
 class DeadlineExceeded(ReliveError):
     """Raised when a call did not end within its deadline; what it did is unknown."""
 

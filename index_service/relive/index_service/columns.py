@@ -36,8 +36,11 @@ class PartitionColumns:
         ids: of the experiences.
     """
 
-    def __init__(self, room: int = 1_024) -> None:
+    def __init__(self, room: int = 1_024, max_times: int | None = None) -> None:
         self.count = self.size = 0
+        self._max_times = max_times
+        # How often each row was drawn, where that matters.
+        self._drawn = np.zeros(0 if max_times is None else room, dtype=np.uint32)
         self.positions = np.zeros(room, dtype=np.int64)
         self.event_time_us = np.zeros(room, dtype=np.int64)
         self.ageless = np.zeros(room)
@@ -64,16 +67,30 @@ class PartitionColumns:
     def change(self, positions: IndexArray, inputs: PriorityInputs) -> None:
         """Put rows in place of their former selves; the last one of a position holds."""
         at = self.at(positions)
-        self.ageless[at], self.factor[at] = inputs.ageless, inputs.factor
+        factor = inputs.factor
+        if self._max_times is not None:
+            factor = np.where(self._drawn[at] < self._max_times, factor, 0.0)
+        self.ageless[at], self.factor[at] = inputs.ageless, factor
         self.version[at] = inputs.version
         self._changed(at)
 
     def remove(self, positions: IndexArray) -> None:
         """Remove rows."""
         at = self.at(positions)
-        self.factor[at] = 0.0
-        self.size -= len(at)
-        self._changed(at)
+        if self._max_times is not None:
+            self._drawn[at] = 0
+        self._hide(at)
+
+    def drawn(self, rows: IndexArray) -> None:
+        """Rows were drawn; those that were drawn as often as may be are not drawn again."""
+        if self._max_times is not None:
+            np.add.at(self._drawn, rows, 1)
+            self._hide(np.unique(rows[self._drawn[rows] >= self._max_times]))
+
+    def _hide(self, rows: IndexArray) -> None:
+        self.size -= int(np.count_nonzero(self.factor[rows]))
+        self.factor[rows] = 0.0
+        self._changed(rows)
 
     def at(self, positions: IndexArray) -> IndexArray:
         """Where the rows of positions are."""
@@ -125,6 +142,8 @@ class PartitionColumns:
     def _make_room(self, count: int) -> None:
         """Drop the rows that are gone, unless they are few; make room for a sixteenth more."""
         kept = self.factor[: self.count] > 0
+        if self._max_times is not None:  # live, though never drawn again
+            kept |= self._drawn[: self.count] >= self._max_times
         if self.count - self.size < self.count // _FEW:
             kept[:] = True
         else:
@@ -134,10 +153,14 @@ class PartitionColumns:
                 sums.keep(stay)
         left = int(np.count_nonzero(kept))
         room = max(len(self.positions), (left + count) * (_FEW + 1) // _FEW)
-        for name in ("positions", "event_time_us", "ageless", "factor", "version"):
+        names = ["positions", "event_time_us", "ageless", "factor", "version"]
+        if self._max_times is not None:
+            names.append("_drawn")
+        for name in names:
             old = getattr(self, name)
             new = old if room == len(old) else np.zeros(room, dtype=old.dtype)
             new[:left] = old[: self.count][kept]
+            new[left:] = 0
             setattr(self, name, new)
         self.count = left
 
@@ -145,8 +168,8 @@ class PartitionColumns:
 class PriorityColumns:
     """What sampling needs of every live row, by partition."""
 
-    def __init__(self, partitions: int) -> None:
-        self.partitions = [PartitionColumns() for _ in range(partitions)]
+    def __init__(self, partitions: int, max_times_sampled: int | None = None) -> None:
+        self.partitions = [PartitionColumns(max_times=max_times_sampled) for _ in range(partitions)]
 
     def extend(self, rows: Sequence[Row], weights: Sequence[PriorityWeights]) -> None:
         """Add rows, whose positions are above all that were added before.
@@ -183,6 +206,11 @@ class PriorityColumns:
             for place, found in zip(mine.tolist(), columns.ids.take(rows[mine]), strict=True):
                 ids[place] = found
         return ids
+
+    def drawn(self, partitions: IndexArray, rows: IndexArray) -> None:
+        """Rows were drawn, which `max_times_sampled` limits."""
+        for columns, mine in self._mine(partitions):
+            columns.drawn(rows[mine])
 
     def versions(self, partitions: IndexArray, rows: IndexArray) -> npt.NDArray[np.uint32]:
         """The versions of rows."""

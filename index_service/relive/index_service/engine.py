@@ -9,7 +9,7 @@ import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 
 import numpy as np
@@ -48,6 +48,7 @@ from relive.index_service.payload_embeddings import embeddings_of
 from relive.index_service.priority_updates import Verdicts
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.sampler import Request, Sampled, sampled
+from relive.index_service.sampling_limits import SampleGate, SamplingLimits
 from relive.index_service.scan import Scanner, installed_scanner
 from relive.index_service.view import Index, RowKey, View
 from relive.log import EventLog, Record
@@ -72,6 +73,7 @@ class IndexOptions:
     Attributes:
         metric, mode, visual_weight, text_weight: see `relive.core.embedding`.
         record_retrievals: whether searches and samples become events.
+        limits: on what is sampled.
     """
 
     metric: Metric = Metric.COSINE
@@ -79,6 +81,7 @@ class IndexOptions:
     visual_weight: float = 0.7
     text_weight: float = 0.3
     record_retrievals: bool = True
+    limits: SamplingLimits = field(default_factory=SamplingLimits)
 
 
 class Engine:
@@ -116,13 +119,15 @@ class Engine:
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
         self.verdicts = Verdicts()
+        self._gate = SampleGate(self._options.limits, lambda: self._columns.size)
         try:
             self._materializer = Materializer(
                 log, store, self._follow, poison_limit=poison_limit, recovered=recovered
             )
             self._index = Index(self._space(0, 0))
-            self._columns = PriorityColumns(log.partitions)
+            self._columns = self._no_columns()
             self._load()
+            self._gate.inserted(self._columns.size)
             if recovered is not None:
                 recovered.confirm()
         except BaseException:
@@ -392,6 +397,7 @@ class Engine:
         beta: float = 0.0,
         strategy: str = Strategy.PRIORITIZED,
         content: bool = True,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
         n = _checked_count("n", n, MAX_SAMPLE)
@@ -409,9 +415,12 @@ class Engine:
             float(alpha),
             float(beta),
         )
+        self._gate.enter(n, timeout_s)
         with self._materializer.locked() as states:
             positions = self.positions()
             drawn = sampled(self._columns, [s.settings.weights for s in states], request)
+            self._columns.drawn(drawn.partitions, drawn.rows)
+            self._gate.returned(n - len(drawn.rows))
             batch = self._batch(states, drawn, positions, seed, content)
         self._record(
             "sample",
@@ -521,11 +530,14 @@ class Engine:
 
     # Following the state
 
+    def _no_columns(self) -> PriorityColumns:
+        return PriorityColumns(self._event_log.partitions, self._options.limits.max_times_sampled)
+
     def _load(self) -> None:
         """Build index and columns anew from the state, then put them in place of the old ones."""
         with self._materializer.locked() as states:
             index = Index(self._space_of(states), self._index.view.epoch)
-            columns = PriorityColumns(self.partitions)
+            columns = self._no_columns()
             for state in states:
                 for some in state.recorded(_LOAD_ROWS):
                     positions = np.array(some.positions, dtype=np.int64)
@@ -539,6 +551,7 @@ class Engine:
     def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         """Bring index and columns to where the fold is. Called under the fold's lock."""
         self.verdicts.follow(changes)
+        self._gate.inserted(sum(isinstance(change, Added) for change in changes))
         states = self._materializer.states
         space = self._space_of(states)
         if space != self._index.view.space or any(

@@ -33,7 +33,7 @@ _MAX_ATTRIBUTES = 4_000
 
 _CODES: tuple[tuple[tuple[type[ReliveError], ...], Any], ...] = (
     ((FieldError, PayloadTooLarge), grpc.StatusCode.INVALID_ARGUMENT),
-    ((NotCaughtUp,), grpc.StatusCode.FAILED_PRECONDITION),
+    ((NotCaughtUp, errors.SampleTimeout), grpc.StatusCode.FAILED_PRECONDITION),
     (
         (errors.ConsumerStopped, errors.LogUnavailable, ServiceUnavailable),
         grpc.StatusCode.UNAVAILABLE,

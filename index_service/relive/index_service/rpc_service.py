@@ -77,6 +77,7 @@ class IndexService:
             beta=0.0 if beta is None else beta,
             strategy=Strategy.PRIORITIZED if strategy is None else strategy,
             content=given(request, "content") is not False,
+            timeout_s=wait_s,
         )
         return sample_reply(batch)
 
