@@ -58,6 +58,17 @@ class UnknownExperience(ReliveError):
         super().__init__(f"there is no live experience {shown(experience_id)}")
 
 
+class UnknownRetrieval(ReliveError):
+    """Raised where nothing in a log cites a retrieval."""
+
+    def __init__(self, retrieval_id: str) -> None:
+        self.retrieval_id = retrieval_id
+        super().__init__(
+            f"nothing in the log cites retrieval {retrieval_id!r}: it was never recorded "
+            "(record_retrievals), or the log was trimmed since"
+        )
+
+
 class PayloadTooLarge(ReliveError):
     """Raised before anything is sent when an event does not fit one record of the log."""
 

@@ -428,6 +428,7 @@ class Engine:
             list(zip(batch.ids, batch.probabilities.tolist(), strict=True)),
             positions,
             seed,
+            drawn.now_us,
         )
         return batch
 
@@ -514,6 +515,7 @@ class Engine:
         scored_ids: Sequence[tuple[str, float]],
         positions: Mapping[int, int],
         seed: int | None = None,
+        at_us: int | None = None,
     ) -> None:
         if self._options.record_retrievals and scored_ids:
             self._recorder.record_later(
@@ -525,6 +527,7 @@ class Engine:
                     positions,
                     self.partitions,
                     seed,
+                    now_us() if at_us is None else at_us,
                 )
             )
 

@@ -162,16 +162,18 @@ class Composer:
         positions: Mapping[int, int],
         partitions: int,
         seed: int | None = None,
+        at_us: int | None = None,
     ) -> list[NewRecord]:
         """The records that say what a search or a sample returned, by partition touched.
 
-        One for each, or more where the ids would not fit into one.
+        One for each, or more where the ids would not fit into one. Their event time is that of the
+        priorities they were drawn by (`at_us`), now by default.
         """
 
         def home(scored: tuple[str, float]) -> int:
             return partition_of(scored[0], partitions)
 
-        at = now_us()
+        at = now_us() if at_us is None else at_us
         read = tuple(positions.get(partition, 0) for partition in range(partitions))
         records = []
         for partition, group in groupby(sorted(scored_ids, key=home), key=home):
