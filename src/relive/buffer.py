@@ -295,6 +295,9 @@ class ExperienceBuffer:
         beta: float = 0.0,
         strategy: str = "prioritized",
         content: bool = True,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        nearest_share: float = 0.5,
     ) -> SampleBatch:
         """n experiences, drawn by priority.
 
@@ -304,9 +307,12 @@ class ExperienceBuffer:
             replace: whether one may be drawn more than once.
             now: the time of the priorities, seconds since the epoch; now by default.
             alpha, beta: see `relive.core.sampling`.
-            strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+            strategy: `prioritized`, `uniform`, `fifo`, `lifo`, `highest_priority`, or `nearest`.
             content: whether the experiences themselves are wanted, or only ids, probabilities,
                 weights, priorities and versions, which takes a small part of the time.
+            visual, text, nearest_share: with `nearest`, the first `nearest_share` of the batch are
+                the experiences nearest to these embeddings, of probability and weight 1; the
+                others are drawn from the rest by priority.
 
         Raises:
             InvalidQuery: names the argument.
@@ -322,6 +328,9 @@ class ExperienceBuffer:
             beta=beta,
             strategy=strategy,
             content=content,
+            visual=visual,
+            text=text,
+            nearest_share=nearest_share,
         )
 
     def get(self, experience_id: str) -> Experience | None:

@@ -138,6 +138,9 @@ class Client:
         beta: float = 0.0,
         strategy: str = "prioritized",
         content: bool = True,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        nearest_share: float = 0.5,
         min_positions: MinPositions | None = None,
         timeout_s: float | None = None,
     ) -> SampleBatch:
@@ -149,9 +152,12 @@ class Client:
             replace: whether one may be drawn more than once.
             now: the time of the priorities, seconds since the epoch; the service's by default.
             alpha, beta: see `relive.core.sampling`.
-            strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+            strategy: `prioritized`, `uniform`, `fifo`, `lifo`, `highest_priority`, or `nearest`.
             content: whether the experiences themselves are wanted, or only ids, probabilities,
                 weights, priorities and versions, which takes a small part of the time.
+            visual, text, nearest_share: with `nearest`, the first `nearest_share` of the batch are
+                the experiences nearest to these embeddings, of probability and weight 1; the
+                others are drawn from the rest by priority.
             min_positions: what the answer is to include.
             timeout_s: of this call.
 
@@ -169,6 +175,9 @@ class Client:
             beta=_number("beta", beta),
             strategy=_text("strategy", strategy, InvalidQuery),
             content=bool(content),
+            visual=embedding_bytes("visual", visual, InvalidQuery),
+            text=embedding_bytes("text", text, InvalidQuery),
+            nearest_share=_number("nearest_share", nearest_share),
         )
         return sample_batch(self._call("sample", self._sample, request, timeout_s), bool(content))
 

@@ -197,6 +197,21 @@ class PriorityColumns:
         for partition, mine in self._parted(rows):
             self.partitions[partition].remove(_positions(mine))
 
+    def live(self) -> list[IndexArray]:
+        """The live rows of each partition."""
+        return [columns.live() for columns in self.partitions]
+
+    def priorities(
+        self, weights: Sequence[PriorityWeights], now_us: int, rows: Sequence[IndexArray]
+    ) -> FloatArray:
+        """Of rows of each partition, one after the other, at a time."""
+        return np.concatenate(
+            [
+                columns.priorities(weight, now_us, mine)
+                for columns, weight, mine in zip(self.partitions, weights, rows, strict=True)
+            ]
+        )
+
     def ids(self, partitions: IndexArray, rows: IndexArray) -> list[str]:
         """The ids of rows, by partition and place here."""
         if len(self.partitions) == 1:

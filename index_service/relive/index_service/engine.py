@@ -397,6 +397,9 @@ class Engine:
         beta: float = 0.0,
         strategy: str = Strategy.PRIORITIZED,
         content: bool = True,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        nearest_share: float = 0.5,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
@@ -415,10 +418,17 @@ class Engine:
             float(alpha),
             float(beta),
         )
+        near = _checked_nearest(chosen, visual, text, nearest_share, n)
         self._gate.enter(n, timeout_s)
         with self._materializer.locked() as states:
             positions = self.positions()
-            drawn = sampled(self._columns, [s.settings.weights for s in states], request)
+            weights = [state.settings.weights for state in states]
+            nearest: list[RowKey] = []
+            if near:
+                view = self._index.view
+                found = view.search(self._scanner, view.space.query(visual, text), near)
+                nearest = [key for key, _ in found]
+            drawn = sampled(self._columns, weights, request, nearest=nearest)
             self._columns.drawn(drawn.partitions, drawn.rows)
             self._gate.returned(n - len(drawn.rows))
             batch = self._batch(states, drawn, positions, seed, content)
@@ -652,6 +662,26 @@ def _checked_strategy(strategy: str) -> Strategy:
         return Strategy(strategy)
     except ValueError as error:
         raise InvalidQuery("strategy", strategy, f"one of {', '.join(Strategy)}") from error
+
+
+def _checked_nearest(
+    strategy: Strategy,
+    visual: VectorLike | None,
+    text: VectorLike | None,
+    share: object,
+    n: int,
+) -> int:
+    """How many of n are to be the nearest to the query."""
+    given = visual is not None or text is not None
+    if given is not (strategy is Strategy.NEAREST):
+        raise InvalidQuery(
+            "visual, text",
+            "given" if given else None,
+            "an embedding is what the strategy nearest needs, and no other takes",
+        )
+    if not is_number(share) or not 0.0 <= share <= 1.0:
+        raise InvalidQuery("nearest_share", share, "must be from 0 to 1")
+    return round(share * n) if given else 0
 
 
 def _microseconds(now: float) -> int:

@@ -67,7 +67,7 @@ class IndexService:
         """The `SampleReply` to a `SampleRequest`."""
         self._make_fresh(request.freshness, wait_s)
         alpha, beta = given(request, "alpha"), given(request, "beta")
-        strategy = given(request, "strategy")
+        strategy, share = given(request, "strategy"), given(request, "nearest_share")
         batch = self._engine.sample(
             request.n,
             seed=given(request, "seed"),
@@ -77,6 +77,9 @@ class IndexService:
             beta=0.0 if beta is None else beta,
             strategy=Strategy.PRIORITIZED if strategy is None else strategy,
             content=given(request, "content") is not False,
+            visual=given_vector(request, "visual"),
+            text=given_vector(request, "text"),
+            nearest_share=0.5 if share is None else share,
             timeout_s=wait_s,
         )
         return sample_reply(batch)

@@ -7,8 +7,8 @@ result depends on the live rows, the settings, the seed and the time: on no hist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from relive.core.sampling import Strategy, draw, importance_weights
 from relive.core.settings import PriorityWeights
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.scan import IndexArray
+from relive.index_service.view import RowKey
 
 # Where few rows have most of the mass, draws of rows that were drawn before are many; after so many
 # rounds the rest is drawn by a look at all rows.
@@ -60,20 +61,39 @@ class Sampled(NamedTuple):
 
 
 def sampled(
-    columns: PriorityColumns, weights: Sequence[PriorityWeights], request: Request
+    columns: PriorityColumns,
+    weights: Sequence[PriorityWeights],
+    request: Request,
+    *,
+    nearest: Sequence[RowKey] = (),
+    only: Sequence[IndexArray] | None = None,
 ) -> Sampled:
     """Draw what is asked for.
 
     Args:
         weights: of each partition.
+        nearest: with the strategy of this name, rows that come first, of probability and weight 1;
+            the others are drawn from the rest.
+        only: by partition, rising positions of the live rows that may be drawn, all by default.
+            Every one of them is looked at.
     """
-    if request.strategy is Strategy.PRIORITIZED:
+    if nearest:
+        return _after(columns, weights, request, _first(columns, weights, request, nearest), only)
+    if only is not None:
+        live = [
+            part.at(positions) for part, positions in zip(columns.partitions, only, strict=True)
+        ]
+        live = [
+            rows[part.factor[rows] > 0] for part, rows in zip(columns.partitions, live, strict=True)
+        ]
+        return _by_all(columns, weights, request, live)
+    if request.strategy in (Strategy.PRIORITIZED, Strategy.NEAREST):
         return _drawn(columns, weights, request, request.alpha)
     if request.strategy is Strategy.UNIFORM:
         return _drawn(columns, weights, request, 0.0)
     if request.strategy is Strategy.HIGHEST_PRIORITY:
-        return _by_all(columns, weights, request, request.now_us, request.alpha)
-    return _in_order(columns, weights, request)
+        return _by_all(columns, weights, request, columns.live())
+    return _in_order(columns, weights, request, columns.live())
 
 
 def _drawn(
@@ -84,17 +104,17 @@ def _drawn(
     if wanted == 0 or columns.size == 0:
         return _nothing(now_us)
     if not request.replace and 2 * wanted > columns.size:
-        return _by_all(columns, weights, request, now_us, alpha)
+        return _by_all(columns, weights, request, columns.live())
     total = _Total(columns, [moment(weight, alpha, now_us) for weight in weights])
     if not _LEAST_SUM < total.sum < _GREATEST_SUM:
-        return _by_all(columns, weights, request, now_us, alpha)
+        return _by_all(columns, weights, request, columns.live())
     random = np.random.Generator(np.random.PCG64(request.seed))
     if request.replace:
         found = total.rows_at(random.random(wanted))
     else:
         some = _distinct(total, wanted, random)
         if some is None:
-            return _by_all(columns, weights, request, now_us, alpha)
+            return _by_all(columns, weights, request, columns.live())
         found = some
     probabilities = found.masses / total.sum
     if alpha == 0.0:
@@ -181,9 +201,7 @@ def _distinct(total: _Total, wanted: int, random: np.random.Generator) -> _Found
         more = total.rows_at(random.random(missing + missing // 32 + 4))
         if found is not None:
             more = found.then(more)
-        # Numbers that are the same for the same rows only; which, matters to nothing else.
-        keys = (more.partitions << 48) | more.rows
-        _, first = np.unique(keys, return_index=True)
+        _, first = np.unique(_keys(more), return_index=True)
         first.sort()
         first = first[:wanted]
         found = more.take(first)
@@ -197,29 +215,31 @@ def _by_all(
     columns: PriorityColumns,
     weights: Sequence[PriorityWeights],
     request: Request,
-    now_us: int,
-    alpha: float,
+    live: Sequence[IndexArray],
 ) -> Sampled:
-    """A draw by a look at all rows."""
-    live = [partition.live() for partition in columns.partitions]
-    priorities = np.concatenate(
-        [
-            partition.priorities(weight, now_us, rows)
-            for partition, weight, rows in zip(columns.partitions, weights, live, strict=True)
-        ]
-    )
+    """A draw by a look at all rows that may be drawn.
+
+    Args:
+        live: these, by partition.
+    """
+    if request.strategy in (Strategy.FIFO, Strategy.LIFO):
+        return _in_order(columns, weights, request, live)
+    prioritized = request.strategy in (Strategy.PRIORITIZED, Strategy.NEAREST)
+    now_us = request.now_us
+    if prioritized:
+        now_us = tick_us(weights[0], request.alpha, now_us)
+    priorities = columns.priorities(weights, now_us, live)
     drawn = draw(
         priorities,
         request.n,
-        strategy=request.strategy,
+        strategy=Strategy.PRIORITIZED if prioritized else request.strategy,
         seed=request.seed,
         replace=request.replace,
-        alpha=alpha,
+        alpha=request.alpha,
         beta=request.beta,
     )
-    partitions = np.repeat(np.arange(len(live)), [len(rows) for rows in live])
     return Sampled(
-        partitions[drawn.rows],
+        _partitions(live)[drawn.rows],
         np.concatenate(live)[drawn.rows],
         drawn.probabilities,
         drawn.weights,
@@ -229,38 +249,87 @@ def _by_all(
 
 
 def _in_order(
-    columns: PriorityColumns, weights: Sequence[PriorityWeights], request: Request
+    columns: PriorityColumns,
+    weights: Sequence[PriorityWeights],
+    request: Request,
+    live: Sequence[IndexArray],
 ) -> Sampled:
     """The oldest or the newest rows; positions of partitions rise together."""
-    newest = request.strategy is Strategy.LIFO
-    take: Callable[[IndexArray], IndexArray] = (
-        (lambda rows: rows[len(rows) - min(len(rows), request.n) :])
-        if newest
-        else (lambda rows: rows[: request.n])
-    )
-    live = [take(partition.live()) for partition in columns.partitions]
-    partitions = np.repeat(np.arange(len(live)), [len(rows) for rows in live])
-    rows = np.concatenate(live)
+    n, newest = request.n, request.strategy is Strategy.LIFO
+    live = [rows[max(len(rows) - n, 0) :] if newest else rows[:n] for rows in live]
+    partitions, rows = _partitions(live), np.concatenate(live)
     positions = np.concatenate(
         [part.positions[mine] for part, mine in zip(columns.partitions, live, strict=True)]
     )
     order = np.lexsort((partitions, positions))
-    order = (order[::-1] if newest else order)[: request.n]
-    priorities = np.concatenate(
-        [
-            part.priorities(weight, request.now_us, mine)
-            for part, weight, mine in zip(columns.partitions, weights, live, strict=True)
-        ]
-    )
+    order = (order[::-1] if newest else order)[:n]
     chances = np.ones(len(order))
     return Sampled(
         partitions[order],
         rows[order],
         chances,
         importance_weights(chances, request.beta),
-        priorities[order],
+        columns.priorities(weights, request.now_us, live)[order],
         request.now_us,
     )
+
+
+def _first(
+    columns: PriorityColumns,
+    weights: Sequence[PriorityWeights],
+    request: Request,
+    nearest: Sequence[RowKey],
+) -> Sampled:
+    """The rows that a search found, as far as they may be drawn."""
+    partitions = np.array([key.partition for key in nearest], dtype=np.int64)
+    rows = np.zeros(len(nearest), dtype=np.int64)
+    priorities = np.zeros(len(nearest))
+    for partition, columns_of in enumerate(columns.partitions):
+        mine = np.flatnonzero(partitions == partition)
+        positions = np.array([nearest[at].position for at in mine.tolist()], dtype=np.int64)
+        rows[mine] = columns_of.at(positions)
+        now_us = tick_us(weights[0], request.alpha, request.now_us)
+        priorities[mine] = columns_of.priorities(weights[partition], now_us, rows[mine])
+    may = priorities > 0
+    sure = np.ones(int(np.count_nonzero(may)))
+    return Sampled(partitions[may], rows[may], sure, sure, priorities[may], request.now_us)
+
+
+def _after(
+    columns: PriorityColumns,
+    weights: Sequence[PriorityWeights],
+    request: Request,
+    first: Sampled,
+    only: Sequence[IndexArray] | None,
+) -> Sampled:
+    """Some rows, then others up to the number asked for."""
+    more = request.n - len(first.rows)
+    wanted = more if request.replace else request.n
+    rest = sampled(columns, weights, replace(request, n=wanted), only=only)
+    kept = np.arange(len(rest.rows))
+    if not request.replace:
+        # To drop rows from a series of distinct draws is to draw from the others.
+        kept = np.flatnonzero(~np.isin(_keys(rest), _keys(first)))
+    kept = kept[:more]
+    probabilities = rest.probabilities[kept]
+    return Sampled(
+        np.concatenate((first.partitions, rest.partitions[kept])),
+        np.concatenate((first.rows, rest.rows[kept])),
+        np.concatenate((first.probabilities, probabilities)),
+        np.concatenate((first.weights, importance_weights(probabilities, request.beta))),
+        np.concatenate((first.priorities, rest.priorities[kept])),
+        rest.now_us,
+    )
+
+
+def _keys(found: Sampled | _Found) -> IndexArray:
+    """Numbers that are the same for the same rows only; which, matters to nothing else."""
+    keys: IndexArray = (found.partitions << 48) | found.rows
+    return keys
+
+
+def _partitions(live: Sequence[IndexArray]) -> IndexArray:
+    return np.repeat(np.arange(len(live)), [len(rows) for rows in live])
 
 
 def _nothing(now_us: int) -> Sampled:

@@ -75,7 +75,7 @@ class Hit(_message.Message):
     def __init__(self, score: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "content")
+    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "content", "visual", "text", "nearest_share")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -85,6 +85,9 @@ class SampleRequest(_message.Message):
     BETA_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_SHARE_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     n: int
     seed: int
@@ -94,7 +97,10 @@ class SampleRequest(_message.Message):
     beta: float
     strategy: str
     content: bool
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., content: _Optional[bool] = ...) -> None: ...
+    visual: bytes
+    text: bytes
+    nearest_share: float
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ...) -> None: ...
 
 class SampleReply(_message.Message):
     __slots__ = ("basis", "retrieval_id", "items", "seed", "now", "ids", "probabilities", "weights", "priorities", "versions")

@@ -199,3 +199,41 @@ def test_where_alpha_is_not_1_the_batch_names_the_time_it_was_drawn_at(
 
     assert NOW_S - 7 * 86_400 / 256 < batch.now <= NOW_S + 1.25
     assert rows(reads.sample(8, seed=1, now=batch.now, alpha=0.6)) == rows(batch)
+
+
+def test_a_share_of_a_batch_can_be_the_nearest_to_a_query(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
+    experiences = make_experiences(30)
+    reads.buffer.add_many(experiences)
+    query = {"visual": experiences[3].visual, "text": experiences[3].text}
+    nearest = [hit.id for hit in reads.search(**query, k=4)]
+
+    batch = reads.sample(
+        16, seed=1, now=NOW_S, beta=0.5, strategy="nearest", nearest_share=0.25, **query
+    )
+    plain = reads.sample(30, seed=1, now=NOW_S)
+
+    assert list(batch.ids[:4]) == nearest
+    assert len(set(batch.ids)) == 16
+    assert batch.columns["probability"][:4].tolist() == [1.0] * 4
+    probabilities = {item.id: item.probability for item in plain}
+    assert batch.columns["probability"][4:] == pytest.approx(
+        [probabilities[i] for i in batch.ids[4:]]
+    )
+    everything = reads.sample(50, strategy="nearest", seed=1, **query)
+    assert sorted(everything.ids) == sorted(e.id or "" for e in experiences)
+
+
+def test_embeddings_go_with_nearest_alone(
+    reads: Any, make_experiences: Callable[..., list[Experience]]
+) -> None:
+    reads.buffer.add_many(make_experiences(3))
+    for options in (
+        {"strategy": "nearest"},
+        {"visual": np.ones(8)},
+        {"visual": np.ones(8), "strategy": "nearest", "nearest_share": 1.5},
+        {"visual": np.ones(9), "strategy": "nearest"},
+    ):
+        with pytest.raises(InvalidQuery):
+            reads.sample(2, **options)

@@ -340,3 +340,22 @@ def test_time_passing_makes_no_row_be_looked_at_that_does_not_change(
     churn.change(1)
     churn.sample(10, now_us=late)
     assert looked_at == [5_000, 8]
+
+
+@pytest.mark.parametrize("strategy", [s for s in Strategy if s is not Strategy.NEAREST])
+def test_only_rows_that_may_be_drawn_are_drawn_as_if_there_were_no_others(
+    strategy: Strategy,
+) -> None:
+    churn = Churn(2, seed=8)
+    churn.add(300)
+    churn.remove(60, oldest=False)
+    only = [np.array([r.position for r in mine[::3]]) for mine in churn.live]
+    alone = Churn(2, seed=8)
+    alone.live = [mine[::3] for mine in churn.live]
+    alone.columns = alone.rebuilt()
+    request = Request(200, 3, churn.now_us, strategy=strategy)
+    some = sampled(churn.columns, churn.weights, request, only=only)
+    expected = sampled(alone.columns, churn.weights, request)
+    assert churn.ids(some) == alone.ids(expected)
+    assert len(some.rows) == sum(map(len, only)) == len(expected.rows)
+    np.testing.assert_allclose(some.probabilities, expected.probabilities, rtol=1e-12)
