@@ -25,6 +25,7 @@ from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
 from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
+from relive.core.sequences import SequenceBatch
 from relive.errors import (
     BufferClosed,
     ConsumerStopped,
@@ -332,6 +333,56 @@ class ExperienceBuffer:
             text=text,
             nearest_share=nearest_share,
         )
+
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = "prioritized",
+    ) -> SequenceBatch:
+        """n runs of steps that follow each other in one episode, begun by experiences drawn as in
+        `sample`.
+
+        A run ends with its episode, at a step that is missing, or at the length. An experience
+        without an episode is a run of one. The first of these calls reads all live experiences.
+
+        Args:
+            n: runs; without replacement no two begin with the same experience.
+            length: most steps of each; n * length is at most 100,000.
+            seed, replace, now, alpha, beta, strategy: as for `sample`; not `nearest`.
+
+        Returns:
+            a batch whose `columns` are of shape (n, length, …), with a `mask`.
+
+        Raises:
+            InvalidQuery: names the argument; also as `sample`.
+        """
+        self._catch_up()
+        return self._engine.sample_sequences(
+            n,
+            length,
+            seed=seed,
+            replace=replace,
+            now=now,
+            alpha=alpha,
+            beta=beta,
+            strategy=strategy,
+        )
+
+    def episode(self, episode_id: str) -> list[Experience]:
+        """The live experiences of an episode, by step; none if there is no such episode.
+
+        Of several experiences for one step, the one recorded first. The first of these calls reads
+        all live experiences.
+        """
+        self._catch_up()
+        return self._engine.episode(episode_id)
 
     def get(self, experience_id: str) -> Experience | None:
         """An experience with what has come of it, or None."""

@@ -19,6 +19,7 @@ from relive.core.results import (
     SearchResult,
     Token,
 )
+from relive.core.sequences import SequenceBatch
 from relive.errors import BufferClosed, FieldError, InvalidConfig, InvalidExperience, InvalidQuery
 from relive.index_service.rpc_errors import error_from
 from relive.index_service.rpc_health import health
@@ -30,6 +31,7 @@ from relive.index_service.rpc_messages import (
     freshness,
     sample_batch,
     search_result,
+    sequence_batch,
     token_of,
 )
 from relive.producers.compose import new_source
@@ -89,6 +91,8 @@ class Client:
         )
         self._search = self._method("Search", pb.SearchReply)
         self._sample = self._method("Sample", pb.SampleReply)
+        self._sample_sequences = self._method("SampleSequences", pb.SampleSequencesReply)
+        self._episode = self._method("Episode", pb.EpisodeReply)
         self._get = self._method("Get", pb.GetReply)
         self._stats = self._method("Stats", pb.StatsReply)
         self._update_priorities = self._method("UpdatePriorities", pb.UpdatePrioritiesReply)
@@ -180,6 +184,78 @@ class Client:
             nearest_share=_number("nearest_share", nearest_share),
         )
         return sample_batch(self._call("sample", self._sample, request, timeout_s), bool(content))
+
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = "prioritized",
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> SequenceBatch:
+        """n runs of steps that follow each other in one episode, begun by experiences drawn as in
+        `sample`.
+
+        A run ends with its episode, at a step that is missing, or at the length. An experience
+        without an episode is a run of one. The first of these calls reads all live experiences.
+
+        Args:
+            n: runs; without replacement no two begin with the same experience.
+            length: most steps of each; n * length is at most 100,000.
+            seed, replace, now, alpha, beta, strategy: as for `sample`; not `nearest`.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+
+        Returns:
+            a batch whose `columns` are of shape (n, length, …), with a `mask`.
+
+        Raises:
+            InvalidQuery: names the argument; also as `sample`.
+        """
+        request = pb.SampleSequencesRequest(
+            sample=pb.SampleRequest(
+                freshness=_freshness(min_positions),
+                n=_whole("n", n),
+                seed=None if seed is None else _whole("seed", seed),
+                replace=bool(replace),
+                now=_number("now", now),
+                alpha=_number("alpha", alpha),
+                beta=_number("beta", beta),
+                strategy=_text("strategy", strategy, InvalidQuery),
+            ),
+            length=_whole("length", length),
+        )
+        reply = self._call("sample_sequences", self._sample_sequences, request, timeout_s)
+        return sequence_batch(reply, int(length))
+
+    def episode(
+        self,
+        episode_id: str,
+        *,
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Experience]:
+        """The live experiences of an episode, by step; none if there is no such episode.
+
+        Of several experiences for one step, the one recorded first.
+
+        Args:
+            episode_id: of the episode.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+        """
+        request = pb.EpisodeRequest(
+            freshness=_freshness(min_positions),
+            episode_id=_text("episode_id", episode_id, InvalidQuery),
+        )
+        reply = self._call("episode", self._episode, request, timeout_s)
+        return [experience_of(message) for message in reply.experiences]
 
     def get(
         self,

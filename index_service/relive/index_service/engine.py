@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 
@@ -40,10 +41,12 @@ from relive.core.results import (
 )
 from relive.core.row import Row, priority_inputs
 from relive.core.sampling import Strategy
+from relive.core.sequences import SampledSequence, SequenceBatch, cut
 from relive.core.settings import Settings
 from relive.core.state import Counters, PartitionState
 from relive.errors import BufferClosed, ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
 from relive.index_service.columns import PriorityColumns
+from relive.index_service.episodes import Episodes
 from relive.index_service.payload_embeddings import embeddings_of
 from relive.index_service.priority_updates import Verdicts
 from relive.index_service.retrievals import RetrievalRecorder
@@ -119,6 +122,7 @@ class Engine:
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
         self.verdicts = Verdicts()
+        self._episodes: Episodes | None = None
         self._gate = SampleGate(self._options.limits, lambda: self._columns.size)
         try:
             self._materializer = Materializer(
@@ -403,50 +407,148 @@ class Engine:
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
-        n = _checked_count("n", n, MAX_SAMPLE)
-        chosen = _checked_strategy(strategy)
-        seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not is_number(value) or not math.isfinite(value) or value < 0:
-                raise InvalidQuery(name, value, "must be finite and at least 0")
-        request = Request(
-            n,
-            seed,
-            self._clock_us() if now is None else _microseconds(now),
-            chosen,
-            replace,
-            float(alpha),
-            float(beta),
-        )
-        near = _checked_nearest(chosen, visual, text, nearest_share, n)
-        self._gate.enter(n, timeout_s)
-        with self._materializer.locked() as states:
-            positions = self.positions()
-            weights = [state.settings.weights for state in states]
-            nearest: list[RowKey] = []
-            if near:
-                view = self._index.view
-                found = view.search(self._scanner, view.space.query(visual, text), near)
-                nearest = [key for key, _ in found]
-            drawn = sampled(self._columns, weights, request, nearest=nearest)
-            self._columns.drawn(drawn.partitions, drawn.rows)
-            self._gate.returned(n - len(drawn.rows))
-            batch = self._batch(states, drawn, positions, seed, content)
+        request = self._request(n, seed, replace, now, alpha, beta, strategy)
+        near = _checked_nearest(request.strategy, visual, text, nearest_share, request.n)
+        query = (visual, text) if near else None
+        with self._drawing(request, timeout_s, near, query) as (states, drawn):
+            batch = self._batch(states, drawn, request.seed, content)
         self._record(
             "sample",
             batch.retrieval_id,
             list(zip(batch.ids, batch.probabilities.tolist(), strict=True)),
-            positions,
-            seed,
+            batch.positions,
+            request.seed,
             drawn.now_us,
         )
         return batch
+
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = Strategy.PRIORITIZED,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> SequenceBatch:
+        """n runs of steps; see `ExperienceBuffer.sample_sequences`."""
+        request = self._request(n, seed, replace, now, alpha, beta, strategy)
+        length = _checked_count("length", length, MAX_SAMPLE)
+        if length == 0 or request.n * length > MAX_SAMPLE:
+            raise InvalidQuery("length", length, f"must be above 0, and n * length {MAX_SAMPLE}")
+        if request.strategy is Strategy.NEAREST:
+            raise InvalidQuery("strategy", strategy, "sequences are not drawn by similarity")
+        with self._drawing(request, timeout_s) as (states, drawn):
+            episodes = self._known_episodes(states)
+            batch = self._batch(states, drawn, request.seed, content=False)
+            keys = self._columns.keys(drawn.partitions, drawn.rows)
+            runs = [episodes.run(key, length) for key in keys]
+            contents = self._contents(states, [key for run in runs for key in run], drawn.now_us)
+        sequences = SequenceBatch(
+            batch.retrieval_id,
+            tuple(
+                SampledSequence(*sequence)
+                for sequence in zip(
+                    cut(contents, [len(run) for run in runs]),
+                    batch.probabilities.tolist(),
+                    batch.weights.tolist(),
+                    batch.versions.tolist(),
+                    strict=True,
+                )
+            ),
+            length,
+            batch.positions,
+            batch.seed,
+            batch.now,
+            batch.epoch,
+        )
+        probabilities = {item.id or "": s.probability for s in sequences for item in s}
+        self._record(
+            "sample",
+            batch.retrieval_id,
+            list(probabilities.items()),
+            batch.positions,
+            request.seed,
+            drawn.now_us,
+        )
+        return sequences
+
+    def episode(self, episode_id: str) -> list[Experience]:
+        """The live experiences of an episode by step; see `ExperienceBuffer.episode`."""
+        if not isinstance(episode_id, str):
+            raise InvalidQuery("episode_id", episode_id, "must be text")
+        with self._materializer.locked() as states:
+            steps = self._known_episodes(states).steps(episode_id)
+            return self._contents(states, steps, self._clock_us())
+
+    def _known_episodes(self, states: Sequence[PartitionState]) -> Episodes:
+        """Which row is which step: read when it is first asked for, then kept up to date."""
+        if self._episodes is None:
+            self._episodes = Episodes.of(states)
+        return self._episodes
+
+    def _request(
+        self,
+        n: object,
+        seed: object,
+        replace: bool,
+        now: float | None,
+        alpha: object,
+        beta: object,
+        strategy: str,
+    ) -> Request:
+        exponents = []
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not is_number(value) or not math.isfinite(value) or value < 0:
+                raise InvalidQuery(name, value, "must be finite and at least 0")
+            exponents.append(float(value))
+        return Request(
+            _checked_count("n", n, MAX_SAMPLE),
+            secrets.randbits(63) if seed is None else _checked_seed(seed),
+            self._clock_us() if now is None else _microseconds(now),
+            _checked_strategy(strategy),
+            replace,
+            *exponents,
+        )
+
+    @contextmanager
+    def _drawing(
+        self,
+        request: Request,
+        timeout_s: float,
+        near: int = 0,
+        query: tuple[VectorLike | None, VectorLike | None] | None = None,
+    ) -> Iterator[tuple[Sequence[PartitionState], Sampled]]:
+        """Rows drawn as the limits allow, and the states, which stay as they are meanwhile.
+
+        Args:
+            near: how many are to be the nearest to the query.
+        """
+        self._gate.enter(request.n, timeout_s)
+        count = 0
+        try:
+            with self._materializer.locked() as states:
+                weights = [state.settings.weights for state in states]
+                nearest: list[RowKey] = []
+                if query is not None:
+                    view = self._index.view
+                    found = view.search(self._scanner, view.space.query(*query), near)
+                    nearest = [key for key, _ in found]
+                drawn = sampled(self._columns, weights, request, nearest=nearest)
+                self._columns.drawn(drawn.partitions, drawn.rows)
+                count = len(drawn.rows)
+                yield states, drawn
+        finally:
+            self._gate.returned(request.n - count)
 
     def _batch(
         self,
         states: Sequence[PartitionState],
         drawn: Sampled,
-        positions: Mapping[int, int],
         seed: int,
         content: bool,
     ) -> SampleBatch:
@@ -468,7 +570,7 @@ class Engine:
         return SampleBatch(
             new_id(),
             items,
-            positions,
+            self.positions(),
             seed,
             drawn.now_us / 1e6,
             self._index.view.epoch,
@@ -559,7 +661,7 @@ class Engine:
                     inputs = priority_inputs(some.packed, state.settings.weights)
                     columns.load(state.partition, positions, inputs)
             index.apply([], _index_rows(index, []), [], self.positions())
-            self._index, self._columns = index, columns
+            self._index, self._columns, self._episodes = index, columns, None
 
     def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         """Bring index and columns to where the fold is. Called under the fold's lock."""
@@ -573,6 +675,8 @@ class Engine:
             # Rare and wholesale: start over from the state, which has all of it.
             self._load()
             return
+        if self._episodes is not None:
+            self._episodes.follow(changes)
         added = [change for change in changes if isinstance(change, Added)]
         gone = [change.row for change in changes if isinstance(change, Removed)]
         weights = [state.settings.weights for state in states]

@@ -24,6 +24,7 @@ from relive.core.results import (
     Token,
     positions_after,
 )
+from relive.core.sequences import SampledSequence, SequenceBatch
 from relive.errors import InvalidQuery
 from relive.schemas import index_pb2 as pb
 
@@ -177,6 +178,44 @@ def sample_batch(reply: Any, content: bool) -> SampleBatch:
         weights=_column([i.weight for i in items] or reply.weights),
         priorities=_column([i.experience.priority for i in items] or reply.priorities),
         versions=np.array([i.version for i in items] or reply.versions, dtype=np.uint32),
+    )
+
+
+def sequences_reply(batch: SequenceBatch) -> Any:
+    """The reply of a sample of sequences."""
+    reply = pb.SampleSequencesReply(
+        basis=basis(batch.positions, batch.epoch),
+        retrieval_id=batch.retrieval_id,
+        seed=batch.seed,
+        now=batch.now,
+    )
+    for sequence in batch:
+        added = reply.sequences.add(
+            probability=sequence.probability, weight=sequence.weight, version=sequence.version
+        )
+        for item in sequence:
+            fill(added.steps.add(), item)
+    return reply
+
+
+def sequence_batch(reply: Any, length: int) -> SequenceBatch:
+    """The batch in the reply of a sample of sequences."""
+    return SequenceBatch(
+        retrieval_id=reply.retrieval_id,
+        sequences=tuple(
+            SampledSequence(
+                tuple(experience_of(step) for step in sequence.steps),
+                sequence.probability,
+                sequence.weight,
+                sequence.version,
+            )
+            for sequence in reply.sequences
+        ),
+        length=length,
+        positions=dict(reply.basis.positions),
+        seed=reply.seed,
+        now=reply.now,
+        epoch=reply.basis.epoch,
     )
 
 

@@ -20,6 +20,7 @@ from relive.index_service.rpc_messages import (
     given_vector,
     sample_reply,
     search_reply,
+    sequences_reply,
     stats_reply,
 )
 from relive.log import EventLog
@@ -83,6 +84,32 @@ class IndexService:
             timeout_s=wait_s,
         )
         return sample_reply(batch)
+
+    def sample_sequences(self, request: Any, wait_s: float) -> Any:
+        """The `SampleSequencesReply` to a `SampleSequencesRequest`."""
+        wanted = request.sample
+        self._make_fresh(wanted.freshness, wait_s)
+        alpha, beta, strategy = (given(wanted, name) for name in ("alpha", "beta", "strategy"))
+        batch = self._engine.sample_sequences(
+            wanted.n,
+            request.length,
+            seed=given(wanted, "seed"),
+            replace=wanted.replace,
+            now=given(wanted, "now"),
+            alpha=1.0 if alpha is None else alpha,
+            beta=0.0 if beta is None else beta,
+            strategy=Strategy.PRIORITIZED if strategy is None else strategy,
+            timeout_s=wait_s,
+        )
+        return sequences_reply(batch)
+
+    def episode(self, request: Any, wait_s: float) -> Any:
+        """The `EpisodeReply` to an `EpisodeRequest`."""
+        self._make_fresh(request.freshness, wait_s)
+        reply = pb.EpisodeReply(basis=self._basis())
+        for experience in self._engine.episode(request.episode_id):
+            fill(reply.experiences.add(), experience)
+        return reply
 
     def get(self, request: Any, wait_s: float) -> Any:
         """The `GetReply` to a `GetRequest`."""

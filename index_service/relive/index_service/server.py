@@ -58,6 +58,8 @@ _ANSWER_SHARE, _ANSWER_S = 0.2, 0.5
 _METHODS: dict[str, tuple[Any, str, str]] = {
     "Search": (pb.SearchRequest, "search", "k"),
     "Sample": (pb.SampleRequest, "sample", "n"),
+    "SampleSequences": (pb.SampleSequencesRequest, "sample_sequences", "length"),
+    "Episode": (pb.EpisodeRequest, "episode", "episode_id"),
     "Get": (pb.GetRequest, "get", "id"),
     "ReportOutcome": (pb.ReportOutcomeRequest, "report_outcome", "experience_id"),
     "UpdatePriorities": (pb.UpdatePrioritiesRequest, "update_priorities", "ids"),

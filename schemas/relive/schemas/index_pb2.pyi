@@ -138,6 +138,56 @@ class SampledItem(_message.Message):
     version: int
     def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
 
+class SampleSequencesRequest(_message.Message):
+    __slots__ = ("sample", "length")
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    sample: SampleRequest
+    length: int
+    def __init__(self, sample: _Optional[_Union[SampleRequest, _Mapping]] = ..., length: _Optional[int] = ...) -> None: ...
+
+class SampleSequencesReply(_message.Message):
+    __slots__ = ("basis", "retrieval_id", "sequences", "seed", "now")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    retrieval_id: str
+    sequences: _containers.RepeatedCompositeFieldContainer[SampledSequence]
+    seed: int
+    now: float
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., sequences: _Optional[_Iterable[_Union[SampledSequence, _Mapping]]] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ...) -> None: ...
+
+class SampledSequence(_message.Message):
+    __slots__ = ("probability", "weight", "version", "steps")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    weight: float
+    version: int
+    steps: _containers.RepeatedCompositeFieldContainer[Experience]
+    def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., version: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ...) -> None: ...
+
+class EpisodeRequest(_message.Message):
+    __slots__ = ("freshness", "episode_id")
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    episode_id: str
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., episode_id: _Optional[str] = ...) -> None: ...
+
+class EpisodeReply(_message.Message):
+    __slots__ = ("basis", "experiences")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIENCES_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    experiences: _containers.RepeatedCompositeFieldContainer[Experience]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experiences: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ...) -> None: ...
+
 class GetRequest(_message.Message):
     __slots__ = ("freshness", "id")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]

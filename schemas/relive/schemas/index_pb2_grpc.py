@@ -45,6 +45,16 @@ class IndexStub:
                 request_serializer=relive_dot_schemas_dot_index__pb2.SampleRequest.SerializeToString,
                 response_deserializer=relive_dot_schemas_dot_index__pb2.SampleReply.FromString,
                 _registered_method=True)
+        self.SampleSequences = channel.unary_unary(
+                '/relive.v1.Index/SampleSequences',
+                request_serializer=relive_dot_schemas_dot_index__pb2.SampleSequencesRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.SampleSequencesReply.FromString,
+                _registered_method=True)
+        self.Episode = channel.unary_unary(
+                '/relive.v1.Index/Episode',
+                request_serializer=relive_dot_schemas_dot_index__pb2.EpisodeRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.EpisodeReply.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/relive.v1.Index/Get',
                 request_serializer=relive_dot_schemas_dot_index__pb2.GetRequest.SerializeToString,
@@ -80,6 +90,20 @@ class IndexServicer:
 
     def Sample(self, request, context):
         """Experiences drawn by priority. Counts as a retrieval of each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SampleSequences(self, request, context):
+        """Runs of steps that follow each other in an episode. Counts as a retrieval of each step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Episode(self, request, context):
+        """The live experiences of an episode, by step.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -128,6 +152,16 @@ def add_IndexServicer_to_server(servicer, server):
                     servicer.Sample,
                     request_deserializer=relive_dot_schemas_dot_index__pb2.SampleRequest.FromString,
                     response_serializer=relive_dot_schemas_dot_index__pb2.SampleReply.SerializeToString,
+            ),
+            'SampleSequences': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleSequences,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.SampleSequencesRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.SampleSequencesReply.SerializeToString,
+            ),
+            'Episode': grpc.unary_unary_rpc_method_handler(
+                    servicer.Episode,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.EpisodeRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.EpisodeReply.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -205,6 +239,60 @@ class Index:
             '/relive.v1.Index/Sample',
             relive_dot_schemas_dot_index__pb2.SampleRequest.SerializeToString,
             relive_dot_schemas_dot_index__pb2.SampleReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleSequences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/SampleSequences',
+            relive_dot_schemas_dot_index__pb2.SampleSequencesRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.SampleSequencesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Episode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/Episode',
+            relive_dot_schemas_dot_index__pb2.EpisodeRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.EpisodeReply.FromString,
             options,
             channel_credentials,
             insecure,
