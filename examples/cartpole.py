@@ -10,7 +10,7 @@ file in the directory; with `--log kafka://HOST:PORT/TOPIC` (made with `relive l
 --visual-dim 8 --text-dim 2`) the same script runs over Kafka.
 
 The network is NumPy: 4 inputs, two layers of 64, one output per action; double Q-learning with a
-target network (van Hasselt et al. 2016), three-step returns within an episode, Adam.
+target network (van Hasselt et al. 2016), Adam.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -40,14 +39,17 @@ Network: TypeAlias = list[Array]
 ENVIRONMENT = "CartPole-v1"
 HIDDEN = 64
 DISCOUNT = 0.99
-STEPS = 3
 BATCH = 64
 RATE = 1e-3
-TARGET_EVERY = 200
+LARGEST_ERROR = 10.0
+TARGET_EVERY = 100
 PUBLISH_EVERY = 20
-EVALUATE_EVERY = 250
+EVALUATE_EVERY = 100
 START_AT = 500
-STEPS_PER_S = 60.0
+STEPS_PER_S = 40.0
+EXPLORING = (0.05, 0.2, 0.4)
+# Position, speed, angle, angular speed: brings all four to about 1.
+SCALE = np.array([1 / 2.4, 1 / 2.0, 1 / 0.21, 1 / 2.0])
 # Schaul et al. 2016: how much priorities count, and how much of their bias is corrected.
 ALPHA, BETA = 0.6, 0.4
 
@@ -63,7 +65,7 @@ def new_network(random: np.random.Generator) -> Network:
 
 def values(network: Network, states: Array) -> tuple[Array, list[Array]]:
     """The values of both actions, and each layer's input."""
-    inputs, x = [], states
+    inputs, x = [], states * SCALE
     for layer in range(0, len(network), 2):
         inputs.append(x)
         x = x @ network[layer] + network[layer + 1]
@@ -118,14 +120,13 @@ def act(number: int, log: str, weights: Path) -> None:
     parent = os.getppid()
     random = np.random.default_rng(number)
     environment = gymnasium.make(ENVIRONMENT)
-    exploring = 0.05 * (number + 1)
+    exploring = EXPLORING[number % len(EXPLORING)]
     started, played = time.monotonic(), 0
     with Publisher(log) as publisher:
         game = 0
         while os.getppid() == parent:
             network = load(weights)
             state, _ = environment.reset(seed=int(random.integers(2**31)))
-            waiting: deque[tuple[Array, int, float]] = deque()
             step, over = 0, False
             while not over:
                 if random.random() < exploring:
@@ -133,27 +134,19 @@ def act(number: int, log: str, weights: Path) -> None:
                 else:
                     action = int(values(network, state)[0].argmax())
                 after, reward, ended, cut_short, _ = environment.step(action)
-                waiting.append((state, action, float(reward)))
                 over = ended or cut_short
-                while waiting and (over or len(waiting) == STEPS):
-                    first, first_action, _ = waiting[0]
-                    rewards = sum(r * DISCOUNT**n for n, (_, _, r) in enumerate(waiting))
-                    # What the value of the state after it counts.
-                    ahead = 0.0 if ended else DISCOUNT ** len(waiting)
-                    publisher.publish(
-                        Experience(
-                            visual=np.concatenate([first, after]),
-                            text=[float(first_action), ahead],
-                            total_reward=rewards,
-                            initial_priority=1.0,
-                            episode_id=f"{number}/{game}",
-                            step=step,
-                        )
+                publisher.publish(
+                    Experience(
+                        visual=np.concatenate([state, after]),
+                        # The action, and what the value of the state after it counts.
+                        text=[float(action), 0.0 if ended else DISCOUNT],
+                        total_reward=float(reward),
+                        initial_priority=1.0,
+                        episode_id=f"{number}/{game}",
+                        step=step,
                     )
-                    waiting.popleft()
-                    step += 1
-                state = after
-                played += 1
+                )
+                state, step, played = after, step + 1, played + 1
                 # As fast as a robot, not as fast as the processor.
                 time.sleep(max(0.0, started + played / STEPS_PER_S - time.monotonic()))
             game += 1
@@ -181,7 +174,9 @@ def learn(buffer: ExperienceBuffer, network: Network, weights: Path, most: int) 
         found, inputs = values(network, states)
         errors = found[rows, actions] - wanted
         by = np.zeros_like(found)
-        by[rows, actions] = columns["weight"] * np.clip(errors, -1.0, 1.0) / len(batch)
+        by[rows, actions] = (
+            columns["weight"] * np.clip(errors, -LARGEST_ERROR, LARGEST_ERROR) / len(batch)
+        )
         adam.step(network, gradients(network, inputs, by))
         priorities = (np.abs(errors) + 1e-3) ** ALPHA
         buffer.update_priorities(batch.ids, priorities, batch.versions)
@@ -190,7 +185,7 @@ def learn(buffer: ExperienceBuffer, network: Network, weights: Path, most: int) 
         if update % PUBLISH_EVERY == 0:
             save(network, weights)
         if update % EVALUATE_EVERY == 0:
-            score = evaluate(network, 10)
+            score = evaluate(network, 5)
             seen = buffer.stats().additions
             curve.append((update, seen, round(time.monotonic() - started, 1), score))
             print(f"{update} updates, {seen} steps played: {score:.1f}", flush=True)
@@ -243,7 +238,11 @@ def run(directory: Path, log: str | None, actors: int, most: int) -> list[Any]:
     with ExperienceBuffer.open(directory / "buffer", config, log=log) as buffer:
         url = log or f"file:{directory / 'buffer'}"
         command = [sys.executable, __file__, "--log", url, "--weights", str(weights), "--actor"]
-        processes = [subprocess.Popen([*command, str(number)]) for number in range(actors)]
+        # Networks this small are slower on several threads.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+        processes = [
+            subprocess.Popen([*command, str(number)], env=environment) for number in range(actors)
+        ]
         try:
             return learn(buffer, network, weights, most)
         finally:
