@@ -2,6 +2,7 @@
 
 Machines differ and are noisy: every figure stands beside a baseline measured in the same run, turn
 by turn where it is a latency. What a figure is worth is its ratio to that baseline.
+Benchmarks whose names end in `_large` run only when they are named.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import batches, embedded_add, footprint, rpc_search, sampling, startup, stores
+from bench import (
+    batches,
+    embedded_add,
+    footprint,
+    freshness,
+    index_search,
+    rpc_search,
+    sampling,
+    startup,
+    stores,
+)
 
 
 def main() -> None:
@@ -28,8 +39,11 @@ def main() -> None:
         "stores": stores.run,
         "startup": startup.run,
         "footprint": footprint.run,
+        "freshness": freshness.run,
+        "index_search": index_search.run,
+        "index_search_large": index_search.run_large,
     }
-    chosen = sys.argv[1:] or list(benchmarks)
+    chosen = sys.argv[1:] or [name for name in benchmarks if not name.endswith("_large")]
     unknown = set(chosen) - set(benchmarks)
     if unknown:
         sys.exit(f"unknown benchmarks {sorted(unknown)}; there are {sorted(benchmarks)}")

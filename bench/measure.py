@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -23,12 +23,13 @@ def turns_ms(
             action()
             if turn >= warm_up:
                 taken[name].append(time.perf_counter() - started)
+    return {name: percentiles_ms(times) for name, times in taken.items()}
+
+
+def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
+    """p50 and p99 in milliseconds."""
     return {
-        name: {
-            "p50_ms": round(float(np.percentile(times, 50)) * 1e3, 4),
-            "p99_ms": round(float(np.percentile(times, 99)) * 1e3, 4),
-        }
-        for name, times in taken.items()
+        f"p{share}_ms": round(float(np.percentile(seconds, share)) * 1e3, 4) for share in (50, 99)
     }
 
 

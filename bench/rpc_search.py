@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
 import numpy as np
 from bench.measure import turns_ms
+from bench.services import service, wait_until_serving
 from bench.workload import experiences
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
 from relive.client import Client
-from relive.index_service.rpc_health import health
 from relive.schemas import index_pb2, index_pb2_grpc
 
 SIZE = 10_000
@@ -54,8 +49,8 @@ def run(directory: Path) -> dict[str, Any]:
         serve = [sys.executable, "-m", "relive.cli.main", "serve", "--log"]
         serve += [f"file:{directory / 'buffer'}", "--path", str(directory / "service")]
         serve += ["--listen", "127.0.0.1:0", "--json"]
-        with _service(serve) as address, Client(_address(address)) as client:
-            _wait_until_serving(_address(address))
+        with service(serve) as address, Client(_address(address)) as client:
+            wait_until_serving(_address(address))
             query = queries[0]
             expected = buffer.search(visual=query.visual, text=query.text, k=K)
             answer = client.search(visual=query.visual, text=query.text, k=K)
@@ -79,7 +74,7 @@ def _timed(
         client.search(visual=query.visual, text=query.text, k=K)
 
     with (
-        _service([sys.executable, "-c", _ECHO, str(reply_bytes)]) as echo_address,
+        service([sys.executable, "-c", _ECHO, str(reply_bytes)]) as echo_address,
         grpc.insecure_channel(echo_address) as channel,
     ):
         echo = channel.unary_unary("/Echo/Echo")
@@ -110,31 +105,5 @@ def _sizes(address: str, query: Experience) -> tuple[bytes, int]:
     return request.SerializeToString(), reply.ByteSize()
 
 
-def _wait_until_serving(address: str) -> None:
-    deadline = time.monotonic() + 120.0
-    while health(address, 1.0) != "SERVING":
-        if time.monotonic() > deadline:
-            raise RuntimeError("the service did not recover")
-        time.sleep(0.1)
-
-
 def _address(said: str) -> str:
     return str(json.loads(said)["listening"])
-
-
-@contextmanager
-def _service(command: list[str]) -> Iterator[str]:
-    """A process that prints one line, then serves until it is ended."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RELIVE_RECORD_RETRIEVALS": "false"},
-    )
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-    finally:
-        process.terminate()
-        process.wait(30)

@@ -1,8 +1,15 @@
-"""Hypothesis: bounded, and the same examples in every run.
+"""What all tests share.
 
-`--hypothesis-profile=explore` looks for new ones instead.
+Hypothesis is bounded, and tries the same examples in every run; `--hypothesis-profile=explore`
+looks for new ones instead.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 _QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -19,3 +26,42 @@ settings.register_profile(
     "explore", max_examples=2_000, deadline=None, database=None, suppress_health_check=_QUIET
 )
 settings.load_profile("relive")
+
+
+class Authority:
+    """A certificate authority of its own, and files that it signed."""
+
+    def __init__(self, directory: Path) -> None:
+        import trustme
+
+        directory.mkdir()
+        self._directory = directory
+        self._authority = trustme.CA()
+        self.file = directory / "ca.pem"
+        self._authority.cert_pem.write_to_path(str(self.file))
+
+    def issue(self, name: str, *hosts: str, **options: Any) -> tuple[Path, Path]:
+        """The files of a certificate and its key; they replace those of the same name.
+
+        Args:
+            name: of the files.
+            hosts: that the certificate is for; this machine by default.
+            options: of `trustme.CA.issue_cert`.
+        """
+        issued = self._authority.issue_cert(*(hosts or ("127.0.0.1", "localhost")), **options)
+        certificate, key = (self._directory / f"{name}.{kind}.pem" for kind in ("cert", "key"))
+        certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        issued.private_key_pem.write_to_path(str(key))
+        return certificate, key
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """Signs certificates for the test."""
+    return Authority(tmp_path / "authority")
+
+
+@pytest.fixture
+def other_authority(tmp_path: Path) -> Authority:
+    """Signs others, which nobody else trusts."""
+    return Authority(tmp_path / "other-authority")

@@ -23,6 +23,7 @@ from relive.consumers import (
 )
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
+from relive.core.filter import Filter
 from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
 from relive.core.sequences import SequenceBatch
@@ -45,7 +46,7 @@ from relive.log import EventLog, Record, open_log
 from relive.producers.compose import Composer, everywhere, keyed_record
 from relive.schemas import ExperienceRecorded
 
-__all__ = ["BufferConfig", "Experience", "ExperienceBuffer"]
+__all__ = ["BufferConfig", "Experience", "ExperienceBuffer", "Filter"]
 
 
 _MANY_UNFOLDED = 256
@@ -269,6 +270,8 @@ class ExperienceBuffer:
         k: int = 10,
         visual_weight: float | None = None,
         text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
     ) -> SearchResult:
         """The min(k, live) nearest experiences, nearest first.
 
@@ -276,13 +279,53 @@ class ExperienceBuffer:
             visual, text: one-dimensional; at least one is given.
             k: 0 to 100,000.
             visual_weight, text_weight: instead of the configured ones, for this query.
+            filter: only experiences that match it count: exactly min(k, matching) are returned.
+            min_score: leaves out experiences of lower scores.
 
         Raises:
             InvalidQuery: names the argument.
         """
         self._catch_up()
         return self._engine.search(
-            visual=visual, text=text, k=k, visual_weight=visual_weight, text_weight=text_weight
+            visual=visual,
+            text=text,
+            k=k,
+            visual_weight=visual_weight,
+            text_weight=text_weight,
+            filter=filter,
+            min_score=min_score,
+        )
+
+    def search_many(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+    ) -> list[SearchResult]:
+        """One result for every query, each as of `search`, all at the same positions.
+
+        Args:
+            visual, text: of shape (queries, dim), 0 to 1,000 queries; at least one is given.
+            k: of every query; queries · k is at most 100,000.
+            visual_weight, text_weight, filter, min_score: see `search`; of every query.
+
+        Raises:
+            InvalidQuery: names the argument.
+        """
+        self._catch_up()
+        return self._engine.search_many(
+            visual=visual,
+            text=text,
+            k=k,
+            visual_weight=visual_weight,
+            text_weight=text_weight,
+            filter=filter,
+            min_score=min_score,
         )
 
     def sample(
@@ -461,8 +504,11 @@ class ExperienceBuffer:
 
         Args:
             wait: until it is in service; `stats().epoch` has risen by one then.
+
+        Raises:
+            BuildFailed: it could not be built, if waited for; the old one stays.
         """
-        self._check_open()
+        self._catch_up()
         self._engine.rebuild_index(wait=wait)
 
     def close(self) -> None:
@@ -628,7 +674,7 @@ def _open_or_create(url: str) -> EventLog:
 
 
 def _recovered_engine(path: Path, config: BufferConfig, event_log: EventLog) -> Engine:
-    options, snapshots = config.index_options(), config.snapshot_options(path)
+    options, snapshots = config.index_options(path), config.snapshot_options(path)
     directory = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
 
     def recover() -> Recovered:

@@ -10,7 +10,10 @@ from typing import Any
 
 import grpc
 
+from relive.config import BufferConfig
+from relive.core.embedding import query_rows
 from relive.core.experience import Experience, VectorLike, embedding_bytes
+from relive.core.filter import Filter, checked_filter, finite_number
 from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import (
     BufferStats,
@@ -22,22 +25,26 @@ from relive.core.results import (
 from relive.core.sequences import SequenceBatch
 from relive.errors import BufferClosed, FieldError, InvalidConfig, InvalidExperience, InvalidQuery
 from relive.index_service.rpc_errors import error_from
-from relive.index_service.rpc_health import health
+from relive.index_service.rpc_health import health as ask_health
 from relive.index_service.rpc_messages import (
     MAX_MESSAGE_BYTES,
     SERVICE,
     buffer_stats,
     experience_of,
+    filter_message,
     freshness,
+    joined,
     sample_batch,
     search_result,
+    search_results,
     sequence_batch,
     token_of,
 )
+from relive.index_service.rpc_security import credentials_for, open_channel
 from relive.producers.compose import new_source
 from relive.schemas import index_pb2 as pb
 
-__all__ = ["Client", "health"]
+__all__ = ["Client", "Filter", "health"]
 
 # A service that restarts is found again within moments.
 _RECONNECT_MS = (100, 2_000)
@@ -55,15 +62,21 @@ class Client:
 
     Args:
         target: HOST:PORT.
+        config: how to get in: `tls_ca`, `tls_client_certificate`, `tls_client_key`, and `token` or
+            `token_file`; by default from the environment (`RELIVE_…`). Nothing else of it matters.
         timeout_s: of every call that names none.
         max_message_bytes: of a request or a reply.
 
     Raises:
-        InvalidConfig: names the argument.
+        InvalidConfig: names the argument or the setting; also when a token would be sent in
+            plaintext beyond this machine.
 
     Every method raises, besides what `ExperienceBuffer` raises:
         NotCaughtUp: `min_positions` were not reached within the timeout.
         ServiceUnavailable: it cannot be reached, is recovering or is stopping.
+        Overloaded: it has too many calls, and did nothing; a `ServiceUnavailable`, too.
+        Unauthenticated: it asks for a token, and this client has none that it knows.
+        PermissionDenied: the token's role does not allow the call.
         ConsumerStopped: the service no longer follows the log.
         DeadlineExceeded: what became of the call is unknown.
         BufferClosed: this client is closed.
@@ -71,7 +84,12 @@ class Client:
     """
 
     def __init__(
-        self, target: str, *, timeout_s: float = 10.0, max_message_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        target: str,
+        config: BufferConfig | None = None,
+        *,
+        timeout_s: float = 10.0,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         if not isinstance(target, str) or not target:
             raise InvalidConfig("target", target, "must be HOST:PORT")
@@ -80,9 +98,12 @@ class Client:
         self._source = new_source()
         self._closed = False
         first, longest = _RECONNECT_MS
-        self._channel = grpc.insecure_channel(
+        security = (config or BufferConfig()).client_security()
+        self._metadata = credentials_for(target, security)
+        self._channel = open_channel(
             target,
-            options=[
+            security,
+            [
                 ("grpc.max_receive_message_length", max_message_bytes),
                 ("grpc.max_send_message_length", max_message_bytes),
                 ("grpc.initial_reconnect_backoff_ms", first),
@@ -90,6 +111,7 @@ class Client:
             ],
         )
         self._search = self._method("Search", pb.SearchReply)
+        self._search_many = self._method("SearchMany", pb.SearchManyReply)
         self._sample = self._method("Sample", pb.SampleReply)
         self._sample_sequences = self._method("SampleSequences", pb.SampleSequencesReply)
         self._episode = self._method("Episode", pb.EpisodeReply)
@@ -106,6 +128,8 @@ class Client:
         k: int = 10,
         visual_weight: float | None = None,
         text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
         min_positions: MinPositions | None = None,
         timeout_s: float | None = None,
     ) -> SearchResult:
@@ -115,6 +139,8 @@ class Client:
             visual, text: one-dimensional; at least one is given.
             k: 0 to 100,000.
             visual_weight, text_weight: instead of the configured ones, for this query.
+            filter: only experiences that match it count: exactly min(k, matching) are returned.
+            min_score: leaves out experiences of lower scores.
             min_positions: what the answer is to include.
             timeout_s: of this call.
 
@@ -128,8 +154,49 @@ class Client:
             k=_whole("k", k),
             visual_weight=_number("visual_weight", visual_weight),
             text_weight=_number("text_weight", text_weight),
+            filter=filter_message(checked_filter(filter)),
+            min_score=finite_number("min_score", min_score),
         )
         return search_result(self._call("search", self._search, request, timeout_s))
+
+    def search_many(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> list[SearchResult]:
+        """One result for every query, each as of `search`, all at the same positions.
+
+        Args:
+            visual, text: of shape (queries, dim), 0 to 1,000 queries; at least one is given.
+            k: of every query; queries · k is at most 100,000.
+            visual_weight, text_weight, filter, min_score: see `search`; of every query.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+
+        Raises:
+            InvalidQuery: names the argument; also when the reply would be too large.
+        """
+        rows = query_rows(visual, text)
+        request = pb.SearchManyRequest(
+            freshness=_freshness(min_positions),
+            queries=len(rows),
+            visual=None if visual is None else joined(row for row, _ in rows),
+            text=None if text is None else joined(row for _, row in rows),
+            k=_whole("k", k),
+            visual_weight=_number("visual_weight", visual_weight),
+            text_weight=_number("text_weight", text_weight),
+            filter=filter_message(checked_filter(filter)),
+            min_score=finite_number("min_score", min_score),
+        )
+        return search_results(self._call("search_many", self._search_many, request, timeout_s))
 
     def sample(
         self,
@@ -397,7 +464,7 @@ class Client:
         else:
             timeout_s = _checked_timeout(timeout_s, InvalidQuery)
         try:
-            return method(request, timeout=timeout_s)
+            return method(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as failure:
             if self._closed:
                 raise BufferClosed("the client") from failure
@@ -406,6 +473,21 @@ class Client:
             if self._closed:
                 raise BufferClosed("the client") from failure
             raise
+
+
+def health(target: str, timeout_s: float = 5.0, config: BufferConfig | None = None) -> str:
+    """What the service at an address says: `SERVING` or `NOT_SERVING`. It needs no token.
+
+    Args:
+        target: HOST:PORT.
+        timeout_s: of the call.
+        config: as for `Client`.
+
+    Raises:
+        InvalidConfig: a file is of no use.
+        ServiceUnavailable, DeadlineExceeded: nothing answers there.
+    """
+    return ask_health(target, timeout_s, (config or BufferConfig()).client_security())
 
 
 # What a message cannot carry is refused here; everything else, by the service.

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relive.consumers import POISON_LIMIT, Backend, SnapshotOptions
@@ -23,10 +23,22 @@ from relive.core.settings import (
     checked_settings,
 )
 from relive.errors import InvalidConfig
-from relive.index_service import IndexOptions
+from relive.index_service import IndexOptions, ListOptions
+from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
+from relive.index_service.rpc_tls import ClientTls, ServerTls
 from relive.index_service.sampling_limits import SamplingLimits
 
 ENV_PREFIX = "RELIVE_"
+
+# Where the first is set, the second must be.
+_NEEDED_WITH = (
+    ("tls_certificate", "tls_key"),
+    ("tls_key", "tls_certificate"),
+    ("tls_client_ca", "tls_certificate"),
+    ("tls_client_certificate", "tls_client_key"),
+    ("tls_client_key", "tls_client_certificate"),
+    ("tls_client_certificate", "tls_ca"),
+)
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +70,9 @@ class BufferConfig(BaseSettings):
             process samples; see `relive.index_service.sampling_limits`.
         faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
         faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
-        faiss_n_probes: lists searched of an IVF segment; the exact index of this version has none.
+        faiss_n_probes: lists of near rows that a search looks into; their number is fitted to it.
+        faiss_recall_floor: share of the true ten nearest that lists must find to be used; with 1,
+            searches compare all rows.
         persistence_backend: what the state is kept in, `lmdb` or `file`. To change it, remove the
             `state` directory: the log rebuilds it.
         persistence_path: directory of the state, for services; a buffer is opened with its path.
@@ -70,6 +84,15 @@ class BufferConfig(BaseSettings):
         log_retention_events: records of each partition that stay in the log; older ones are
             removed once the oldest snapshot has what they gave. None keeps all.
         poison_limit: stop after this many records in a row that cannot be folded.
+        tls_certificate, tls_key: files (PEM) of a service, which then uses TLS.
+        tls_client_ca: file (PEM); a service takes only clients with a certificate signed by these.
+        tokens_file: a service's tokens, a line `ROLE TOKEN` each; roles are `read`, `publish`,
+            `admin`, each including those before it.
+        tls_ca: file (PEM); a client uses TLS, and trusts services with a certificate signed by
+            these.
+        tls_client_certificate, tls_client_key: files (PEM) that a client shows.
+        token: a client's; never shown. Or `token_file`, which holds nothing else. Files with
+            tokens must be their owner's only (mode 0600).
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.
@@ -100,6 +123,7 @@ class BufferConfig(BaseSettings):
     faiss_backend: Literal["gpu", "cpu"] = "gpu"
     faiss_use_gpu_fallback: bool = True
     faiss_n_probes: Annotated[int, Field(ge=1)] = 10
+    faiss_recall_floor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.95
     persistence_backend: Backend = "lmdb"
     persistence_path: Path = Path("relive-data")
     snapshot_interval: Annotated[int, Field(ge=1)] = 100
@@ -107,6 +131,15 @@ class BufferConfig(BaseSettings):
     max_snapshots: Annotated[int, Field(ge=1)] = 3
     log_retention_events: Annotated[int, Field(ge=0)] | None = None
     poison_limit: Annotated[int, Field(ge=1)] = POISON_LIMIT
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tokens_file: Path | None = None
+    tls_ca: Path | None = None
+    tls_client_certificate: Path | None = None
+    tls_client_key: Path | None = None
+    token: SecretStr | None = None
+    token_file: Path | None = None
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -127,6 +160,13 @@ class BufferConfig(BaseSettings):
                 "gpu",
                 "this version searches on the CPU; set faiss_backend to cpu, or allow the fallback "
                 "with faiss_use_gpu_fallback",
+            )
+        for name, needed in _NEEDED_WITH:
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise InvalidConfig(needed, None, f"must be set where {name} is")
+        if self.token is not None and self.token_file is not None:
+            raise InvalidConfig(
+                "token_file", str(self.token_file), "a token is set, too (RELIVE_TOKEN); give one"
             )
 
     @classmethod
@@ -149,8 +189,12 @@ class BufferConfig(BaseSettings):
         }
         return cls(**{**{n: v for n, v in from_file.items() if n not in overridden}, **flags})
 
-    def index_options(self) -> IndexOptions:
-        """How embeddings are compared."""
+    def index_options(self, directory: Path | None = None) -> IndexOptions:
+        """How embeddings are compared, and how the index of a state in a directory is built.
+
+        Args:
+            directory: of the state; without one, all rows are scanned.
+        """
         if self.faiss_backend == "gpu":
             _say_fallback_once()
         return IndexOptions(
@@ -160,6 +204,11 @@ class BufferConfig(BaseSettings):
             text_weight=self.text_weight,
             record_retrievals=self.record_retrievals,
             limits=self._limits(),
+            lists=ListOptions(
+                directory=None if directory is None else directory / "index",
+                n_probes=self.faiss_n_probes,
+                recall_floor=self.faiss_recall_floor,
+            ),
         )
 
     def _limits(self) -> SamplingLimits:
@@ -178,6 +227,21 @@ class BufferConfig(BaseSettings):
             keep=self.max_snapshots,
             log_retention_events=self.log_retention_events,
         )
+
+    def server_security(self) -> ServerSecurity:
+        """What protects a service."""
+        tls = None
+        if self.tls_certificate is not None and self.tls_key is not None:
+            tls = ServerTls(self.tls_certificate, self.tls_key, self.tls_client_ca)
+        return ServerSecurity(tls, self.tokens_file)
+
+    def client_security(self) -> ClientSecurity:
+        """How a client gets in."""
+        tls = None
+        if self.tls_ca is not None:
+            tls = ClientTls(self.tls_ca, self.tls_client_certificate, self.tls_client_key)
+        token = None if self.token is None else self.token.get_secret_value()
+        return ClientSecurity(tls, token, self.token_file)
 
     def settings(self, partitions: int, known: Settings | None = None) -> Settings:
         """What the fold is to be set to.
@@ -220,6 +284,8 @@ class BufferConfig(BaseSettings):
 def _first_problem(error: ValidationError) -> InvalidConfig:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    if "token" in name.lower():  # of whatever was meant to be one, nothing is shown
+        problem["input"] = SecretStr("hidden")
     if problem["type"] == "extra_forbidden":
         known = ", ".join(sorted(BufferConfig.model_fields))
         return InvalidConfig(name, problem["input"], f"unknown setting; known are {known}")

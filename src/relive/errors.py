@@ -121,6 +121,32 @@ class ServiceUnavailable(ReliveError):
     """Raised when the index service cannot be reached or is not serving."""
 
 
+class Overloaded(ServiceUnavailable):
+    """Raised when the index service has more calls than it can answer in time; nothing was done."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"overloaded: {problem}; retry later, or ask another replica")
+
+
+class Unauthenticated(ReliveError):
+    """Raised when a call carries no token that the index service knows."""
+
+
+class PermissionDenied(ReliveError):
+    """Raised when the token of a call does not allow it.
+
+    Attributes:
+        role: that the token has.
+        needed: the least role that would do.
+    """
+
+    def __init__(self, call: str, role: str, needed: str) -> None:
+        self.role, self.needed = role, needed
+        super().__init__(
+            f"{call} needs a token with the role {needed}; this one has the role {role}"
+        )
+
+
 class ServiceFailed(ReliveError):
     """Raised when the index service failed in a way it did not expect; its log says more."""
 
@@ -297,6 +323,14 @@ class StoreDamaged(StoreError):
 
 class StateDamaged(StoreError):
     """Raised when the state in a store is not the one that was committed; reopening recovers."""
+
+
+class IndexDamaged(ReliveError):
+    """Raised when a published index is not what was written; the state has all that it had."""
+
+
+class BuildFailed(ReliveError):
+    """Raised when an index could not be built; the one in service stays."""
 
 
 class SnapshotError(ReliveError):

@@ -173,9 +173,9 @@ def recovery_restores_rows_but_not_vectors() -> None:
 
     def load(self: Engine) -> None:
         inner(self)
-        index = self._index
+        index = self._indexing.index
         for row in list(self._materializer.states[0].rows())[::EVERY]:
-            from relive.index_service.view import RowKey
+            from relive.index_service.segments import RowKey
 
             key = RowKey(row.partition, row.position)
             index.apply([], index.view.space.rows([], []), [key], self.positions())

@@ -18,6 +18,7 @@ class Size:
         recovery_kills: while it is reopened.
         kafka_kills: of a buffer whose log is on Kafka.
         system_call_kills: at single system calls, of a new buffer and of one that is known.
+        creations: of a store that fail or end by a kill, at single system calls.
         lives: of each of several writers; all but the last end by a kill.
         flips: of bits in files.
         cuts: of the last record, at places left to chance.
@@ -34,6 +35,7 @@ class Size:
     recovery_kills: int
     kafka_kills: int
     system_call_kills: int
+    creations: int
     lives: int
     flips: int
     cuts: int
@@ -53,6 +55,7 @@ SIZES = (
         recovery_kills=4,
         kafka_kills=3,
         system_call_kills=2,
+        creations=8,
         lives=1,
         flips=20,
         cuts=16,
@@ -70,6 +73,7 @@ SIZES = (
         recovery_kills=12,
         kafka_kills=20,
         system_call_kills=12,
+        creations=100,
         lives=5,
         flips=400,
         cuts=400,
@@ -87,6 +91,7 @@ SIZES = (
         recovery_kills=1_000,
         kafka_kills=500,
         system_call_kills=500,
+        creations=100,
         lives=100,
         flips=20_000,
         cuts=2_000,

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from tests.faults.place import STORES
 from tests.faults.sizes import Size
-from tests.faults.tracing import NEVER, SYNCS, WRITES, Injection, Tracer
+from tests.faults.tracing import NEVER, SYNCS, WRITES, Call, Injection, Tracer, some
 from tests.faults.trial import Trial, make
 from tests.faults.worker import Plan
 
@@ -41,17 +41,21 @@ EXPECTED_FILES = (
     "log.sqlite3-shm",
     "log.lock",
     "state",
+    "state/store",
+    "state/store.part",
+    "state/journal-0000000000",
+    "state/journal-0000000000.part",
     "state/data.mdb",
     "state/lock.mdb",
 )
 
 
-def count(trial: Trial, calls: Sequence[str], report: Path) -> int:
-    """How many such calls one run makes."""
+def made(trial: Trial, calls: Sequence[str], report: Path) -> list[Call]:
+    """The calls of such names that one thread makes in one run."""
     with Tracer(injection(trial, calls, "error=EIO", NEVER), report) as tracer:
         used = trial.use(plan(trial, "untouched"), trace=tracer)
         assert (used.code, used.failures, used.unknown) == (0, (), ())
-        return tracer.count()
+        return tracer.made()
 
 
 def renewed(trial: Trial, chance: Random, most_ids: int = 300) -> Trial:
@@ -64,11 +68,6 @@ def renewed(trial: Trial, chance: Random, most_ids: int = 300) -> Trial:
 
 def plan(trial: Trial, name: str) -> Plan:
     return Plan(trial.seed, name, OPERATIONS, patient=True, commit_every=10)
-
-
-def some(most: int, wanted: int, chance: Random) -> list[int]:
-    """Numbers from 1: all of them, or as many as wanted."""
-    return sorted(chance.sample(range(1, most + 1), min(most, wanted)))
 
 
 LONG = pytest.mark.long
@@ -92,15 +91,17 @@ def test_a_call_that_fails_is_told_and_nothing_acknowledged_is_missing(
     size: Size,
     chance: Random,
 ) -> None:
-    most = count(trial, calls, tmp_path / "seen")
-    assert most > 10
+    all_made = made(trial, calls, tmp_path / "seen")
+    assert len(all_made) > 10
     failed = told = 0
     # Each in turn where that is the whole of it; the variations are samples.
     wanted = size.failures if (error, all_after) == ("EIO", False) else size.failures // 8 + 1
-    for nth in some(most, wanted, chance):
+    for number, call in enumerate(some(all_made, wanted, chance)):
         what = f"error={error}"
-        with Tracer(injection(trial, calls, what, nth, all_after), tmp_path / "seen") as tracer:
-            used = trial.use(plan(trial, f"{nth}-"), trace=tracer)
+        names = calls if all_after else (call.name,)
+        failing = injection(trial, names, what, call.nth, all_after)
+        with Tracer(failing, tmp_path / "seen") as tracer:
+            used = trial.use(plan(trial, f"{number}-"), trace=tracer)
             failed += bool(tracer.injected())  # threads share the calls out anew each time
         assert used.code == 0
         told += bool(used.failures or used.unknown)
@@ -119,14 +120,14 @@ def test_a_call_that_fails_is_told_and_nothing_acknowledged_is_missing(
 def test_a_kill_at_a_system_call_loses_nothing(
     trial: Trial, tmp_path: Path, fresh: bool, size: Size, chance: Random
 ) -> None:
-    most = count(trial, CHANGES, tmp_path / "seen")
-    for nth in some(most, size.system_call_kills, chance):
+    all_made = made(trial, CHANGES, tmp_path / "seen")
+    for number, call in enumerate(some(all_made, size.system_call_kills, chance)):
         if fresh:
             trial.delete()
             trial = make(tmp_path, chance.randrange(2**32), store=trial.place.store)
-        what = "signal=SIGKILL"
-        with Tracer(injection(trial, CHANGES, what, nth), tmp_path / "seen") as tracer:
-            used = trial.use(plan(trial, f"{nth}-"), trace=tracer)
+        dying = injection(trial, (call.name,), "signal=SIGKILL", call.nth)
+        with Tracer(dying, tmp_path / "seen") as tracer:
+            used = trial.use(plan(trial, f"{number}-"), trace=tracer)
         assert used.was_killed or used.code == 0
         trial.check(trial.look())
     assert not trial.use(plan(trial, "after")).failures

@@ -1,15 +1,18 @@
 """Failing and killing a child at its n-th system call of a kind, with strace.
 
-The calls are those on the files of one directory; the count is of each thread, as strace's is.
+The calls are those on the files of one directory. strace counts those of each name and each thread
+by themselves: to try each call of a run in turn, ask for one name at a time (`Tracer.made`).
 """
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from typing import NamedTuple
 
 from tests.faults.children import PATIENCE_S, Child
 
@@ -20,6 +23,13 @@ SYNCS = ("fsync", "fdatasync")
 WRITES = ("write", "pwrite64", "writev", "pwritev", "ftruncate")
 
 
+class Call(NamedTuple):
+    """The n-th system call of a name, from 1."""
+
+    name: str
+    nth: int
+
+
 @dataclass(frozen=True, slots=True)
 class Injection:
     """What happens to which calls.
@@ -27,7 +37,7 @@ class Injection:
     Attributes:
         calls: system calls, by name.
         what: in strace's words: `error=EIO`, or `signal=SIGKILL`.
-        nth: which of them, from 1.
+        nth: which of each name, from 1.
         all_after: whether those after it too.
         files: that the calls are on.
     """
@@ -89,19 +99,25 @@ class Tracer:
         self._strace.communicate(timeout=PATIENCE_S)
         return [line for line in self._seen() if "INJECTED" in line or "SIGKILL" in line]
 
-    def count(self) -> int:
-        """How many calls one thread made at most. Call it when the child has ended."""
+    def made(self) -> list[Call]:
+        """The calls of the thread that made most, in order. Call it when the child has ended."""
         assert self._strace is not None
         self._strace.communicate(timeout=PATIENCE_S)
-        made: dict[str, int] = {}
+        names: dict[str, list[str]] = {}
         for line in self._seen():
             if "(" in line and "resumed" not in line:
-                thread = line.split()[0]
-                made[thread] = made.get(thread, 0) + 1
-        return max(made.values(), default=0)
+                thread, call = line.split(maxsplit=1)
+                names.setdefault(thread, []).append(call.partition("(")[0])
+        most = max(names.values(), key=len, default=[])
+        return [Call(name, most[: at + 1].count(name)) for at, name in enumerate(most)]
 
     def _seen(self) -> Iterable[str]:
         return self._report.read_text(errors="replace").splitlines()
+
+
+def some(calls: Sequence[Call], wanted: int, chance: Random) -> list[Call]:
+    """All calls, or as many as wanted; in order."""
+    return [calls[n] for n in sorted(chance.sample(range(len(calls)), min(len(calls), wanted)))]
 
 
 def _is_traced(pid: int) -> bool:

@@ -1023,9 +1023,10 @@ def test_the_index_is_rebuilt_under_adds_evictions_and_searches(tmp_path: Path) 
             ended.set()
             writer.join()
         buffer.rebuild_index(wait=False)
-        buffer.rebuild_index()
+        buffer.rebuild_index()  # the same one, if it has not begun
         stats = buffer.stats()
-        assert (stats.epoch, stats.index_size, stats.size) == (7, 300, 300)
+        assert stats.epoch in (6, 7)
+        assert (stats.index_size, stats.size) == (300, 300)
         assert {h.id for h in buffer.search(visual=[1.0, 0.0, 0.0], k=300)} == set(buffer.ids())
     with pytest.raises(BufferClosed):
         buffer.rebuild_index()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from relive.buffer import BufferConfig, Experience, ExperienceBuffer
+from relive.buffer import BufferConfig, Experience, ExperienceBuffer, Filter
 from relive.errors import BufferClosed, InvalidQuery, LogGap, ReadOnlyLog
 from relive.log import open_log
 
@@ -48,6 +48,23 @@ def test_at_every_position_it_answers_as_it_did_then(buffer: ExperienceBuffer) -
         with buffer.at(found.positions) as then:
             hits = then.search(visual=[1.0, 3.0], k=3)
             assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in found]
+
+
+def test_a_filter_of_then_looks_at_what_was_known_then(buffer: ExperienceBuffer) -> None:
+    for n in range(3):
+        buffer.add(Experience(id=f"x{n}", visual=[1.0, float(n)], metadata={"odd": n % 2 == 1}))
+    before = buffer.stats().positions
+    buffer.report_outcome(None, "x1", success=True)
+    for n in range(3, 8):  # x1 is evicted
+        buffer.add(Experience(id=f"x{n}", visual=[1.0, float(n)], metadata={"odd": n % 2 == 1}))
+    odd, good = Filter(where={"odd": True}), Filter(min_success_rate=1.0)
+    assert {hit.id for hit in buffer.search(visual=[1.0, 0.0], filter=odd)} == {"x3", "x5", "x7"}
+    with buffer.at(before) as then:
+        assert {hit.id for hit in then.search(visual=[1.0, 0.0], filter=odd)} == {"x1"}
+        assert list(then.search(visual=[1.0, 0.0], filter=good)) == []
+    with buffer.at(before[0] + 1) as then:
+        (results,) = then.search_many(visual=[[1.0, 0.0]], filter=good)
+        assert [hit.id for hit in results] == ["x1"]
 
 
 def test_what_was_evicted_since_is_there_again(buffer: ExperienceBuffer) -> None:
@@ -110,3 +127,13 @@ def test_a_moment_that_is_not_there_is_refused(buffer: ExperienceBuffer) -> None
         buffer.at(end + 1)
     with pytest.raises(InvalidQuery):
         buffer.at({1: 0})
+
+
+def test_the_index_of_a_past_moment_can_be_rebuilt(buffer: ExperienceBuffer) -> None:
+    for n in range(4):
+        buffer.add(experience(n))
+    with buffer.at(3) as past:
+        before = [hit.id for hit in past.search(visual=[1.0, 1.0], k=10)]
+        past.rebuild_index()
+        assert [hit.id for hit in past.search(visual=[1.0, 1.0], k=10)] == before
+        assert past.stats().epoch == 1

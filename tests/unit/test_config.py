@@ -10,6 +10,8 @@ from relive.config import BufferConfig
 from relive.core.embedding import HybridMode, Metric
 from relive.core.settings import EvictionPolicy, PriorityWeights, Settings
 from relive.errors import InvalidConfig
+from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
+from relive.index_service.rpc_tls import ClientTls, ServerTls
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,14 @@ def test_snapshots_lie_beside_the_state_unless_told_otherwise(tmp_path: Path) ->
         ({"log_retention_events": -1}, "log_retention_events"),
         ({"record_retrievals": "perhaps"}, "record_retrievals"),
         ({"capacty": 5}, "capacty"),
+        ({"tls_certificate": "c.pem"}, "tls_key"),
+        ({"tls_key": "k.pem"}, "tls_certificate"),
+        ({"tls_client_ca": "ca.pem"}, "tls_certificate"),
+        ({"tls_client_certificate": "c.pem", "tls_ca": "ca.pem"}, "tls_client_key"),
+        ({"tls_client_key": "k.pem", "tls_ca": "ca.pem"}, "tls_client_certificate"),
+        ({"tls_client_certificate": "c.pem", "tls_client_key": "k.pem"}, "tls_ca"),
+        ({"token": "s3cret", "token_file": "token"}, "token_file"),
+        ({"token": 5}, "token"),
     ],
     ids=repr,
 )
@@ -224,3 +234,38 @@ def test_that_the_gpu_is_not_used_is_said_once_and_never_for_the_cpu(
         BufferConfig().index_options()
         BufferConfig().index_options()
     assert [record.levelname for record in caplog.records] == ["INFO"]
+
+
+def test_what_protects_a_service_and_lets_a_client_in() -> None:
+    config = BufferConfig(
+        tls_certificate="cert.pem",
+        tls_key="key.pem",
+        tls_client_ca="clients.pem",
+        tokens_file="tokens",
+        tls_ca="ca.pem",
+        tls_client_certificate="mine.pem",
+        tls_client_key="my-key.pem",
+        token="s3cret",
+    )
+
+    assert config.server_security() == ServerSecurity(
+        ServerTls(Path("cert.pem"), Path("key.pem"), Path("clients.pem")), Path("tokens")
+    )
+    assert config.client_security() == ClientSecurity(
+        ClientTls(Path("ca.pem"), Path("mine.pem"), Path("my-key.pem")), "s3cret"
+    )
+    assert BufferConfig().server_security() == ServerSecurity()
+    assert BufferConfig(token_file="t").client_security() == ClientSecurity(token_file=Path("t"))
+
+
+def test_a_token_is_never_shown(tmp_path: Path) -> None:
+    config = BufferConfig(token="s3cret")
+    assert "s3cret" not in f"{config!r} {config} {config.model_dump_json()}"
+
+    # Nor one that was put in the wrong place.
+    file = tmp_path / "relive.toml"
+    for line in ('toekn_and_token = "s3cret"', 'token = ["s3cret"]', 'tokens_file = ["s3cret"]'):
+        file.write_text(line)
+        with pytest.raises(InvalidConfig) as refused:
+            BufferConfig.load(file)
+        assert "s3cret" not in str(refused.value)

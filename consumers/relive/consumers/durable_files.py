@@ -47,6 +47,15 @@ def sync(descriptor: int) -> None:
         raise SyncFailed(error.errno, error.strerror) from error
 
 
+def sync_file(path: Path) -> None:
+    """Make a file durable that others wrote."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_directory(directory: Path) -> None:
     """Make the names in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

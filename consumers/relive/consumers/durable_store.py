@@ -1,7 +1,7 @@
 """A state store in a directory: tables, the files of the payloads beside them, and one owner.
 
 owner.lock          held by the process that owns the store
-store               what made the directory: format and backend
+store               what made the directory, and whether it was finished
 closed              after a close in good order: what the tables' file looked like
 payloads-NUMBER     segment files
 …                   what the backend keeps its tables in
@@ -13,14 +13,16 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from relive.consumers.durable_files import (
-    remove_temporary,
-    sync_directory,
-    write_atomically,
+from relive.consumers.durable_files import remove_temporary, sync_directory
+from relive.consumers.made_note import (
+    MADE_NOTE_NAME,
+    Backend,
+    read_made_note,
+    write_made_note,
 )
 from relive.consumers.owner import OWNER_LOCK_NAME, own
 from relive.consumers.payload_files import PayloadFiles
@@ -38,9 +40,6 @@ from relive.errors import StoreDamaged, StoreError, StoreIncompatible, StoreStop
 
 _log = logging.getLogger(__name__)
 
-_STORE_NAME = "store"
-_FORMAT = 1
-
 
 class DurableStore:
     """A `StateStore` in a directory.
@@ -48,7 +47,7 @@ class DurableStore:
     Args:
         directory: made if missing, readable by its owner only.
         backend: what the tables are kept in.
-        open_tables: opens them.
+        open_tables: opens them; makes them if it is told that they are new.
 
     Raises:
         StoreInUse: another process owns it.
@@ -58,7 +57,7 @@ class DurableStore:
     """
 
     def __init__(
-        self, directory: Path, backend: str, open_tables: Callable[[Path], Tables]
+        self, directory: Path, backend: Backend, open_tables: Callable[[Path, bool], Tables]
     ) -> None:
         self._directory = directory
         self._backend = backend
@@ -72,16 +71,19 @@ class DurableStore:
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._lock_file = own(directory)
                 undo.callback(os.close, self._lock_file)
-                _check_made_by(directory, backend)
+                new = _is_new(directory, backend)
+                if new:
+                    _clear(directory)
+                    write_made_note(directory, backend, finished=False)
                 remove_temporary(directory)
-                self._tables = open_tables(directory)
+                self._tables = open_tables(directory, new)
                 undo.callback(self._tables.close, False)
+                if new:
+                    write_made_note(directory, backend, finished=True)
                 segments = {
                     segment_number(key): unpack_segment(packed)
                     for key, packed in self._tables.scan(SEGMENTS, b"", AFTER_ALL)
                 }
-                if self._tables.new:
-                    _check_nothing_lost(directory)
                 self._payloads = PayloadFiles(directory, segments)
             except OSError as error:
                 raise StoreError(f"cannot open the state in {directory}: {error}") from error
@@ -90,12 +92,17 @@ class DurableStore:
     # Reading
 
     def get(self, table: Table, key: bytes) -> bytes | None:
+        return self.get_many(table, (key,))[0]
+
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
         if table is not Table.PAYLOADS:
-            return self._tables.get(table, key)
+            return self._tables.get_many(table, keys)
         ticket = self._payloads.pin()
         try:
-            packed = self._tables.get(table, key)
-            return None if packed is None else self._payloads.read(unpack_reference(packed))
+            return [
+                None if packed is None else self._payloads.read(unpack_reference(packed))
+                for packed in self._tables.get_many(table, keys)
+            ]
         finally:
             self._payloads.unpin(ticket)
 
@@ -209,7 +216,7 @@ class DurableStore:
                     copy_tables = kept.enter_context(self._tables.copying(directory))
                 self._payloads.copy(segments, directory)
                 copy_tables()
-            _note_made_by(directory, self._backend)
+            write_made_note(directory, self._backend, finished=True)
             sync_directory(directory)
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)
@@ -238,51 +245,33 @@ class DurableStore:
             yield key, unpack_reference(packed)
 
 
-def _check_made_by(directory: Path, backend: str) -> None:
-    """Check what made a directory; note it in an empty one."""
-    made_by = backend_of(directory)
-    if made_by is None:
-        if any(path.name != OWNER_LOCK_NAME for path in directory.iterdir()):
-            raise StoreIncompatible(
-                f"the state in {directory} was not made by this version; remove it to have it "
-                "rebuilt from the log"
-            )
-        _note_made_by(directory, backend)
-    elif made_by != backend:
-        raise StoreIncompatible(
-            f"the state in {directory} was made with persistence_backend {made_by}, not {backend}; "
-            f"set persistence_backend to {made_by}, or remove {directory} to have the state "
-            "rebuilt from the log"
-        )
-
-
-def backend_of(directory: Path) -> str | None:
-    """The backend that made a store's directory; None if there is no store in it.
+def _is_new(directory: Path, backend: Backend) -> bool:
+    """Whether the store in a directory is still to be made; if not, it is of this backend.
 
     Raises:
-        StoreIncompatible: a newer version made it.
+        StoreIncompatible: another version or backend made it.
         StoreDamaged: what says so is damaged.
     """
-    path = directory / _STORE_NAME
-    try:
-        said = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    words = said.decode("ascii", "replace").split()
-    if len(words) != 3 or words[0] != "relive-state" or not words[1].isdecimal():
-        raise StoreDamaged(path, f"is not what it was ({said[:40]!r})")
-    if int(words[1]) != _FORMAT:
+    note = read_made_note(directory)
+    if note is None or not note.finished:
+        return True
+    if note.backend != backend:
         raise StoreIncompatible(
-            f"the state in {directory} has format {words[1]}, this version reads {_FORMAT}; "
-            "use the one that made it, or remove the directory to have it rebuilt from the log"
+            f"the state in {directory} was made with persistence_backend {note.backend}, not "
+            f"{backend}; set persistence_backend to {note.backend}, or remove {directory} to have "
+            "the state rebuilt from the log"
         )
-    return words[2]
+    return False
 
 
-def _note_made_by(directory: Path, backend: str) -> None:
-    write_atomically(directory / _STORE_NAME, f"relive-state {_FORMAT} {backend}\n".encode())
+def _clear(directory: Path) -> None:
+    """Remove what there is of a store that was never finished.
 
-
-def _check_nothing_lost(directory: Path) -> None:
+    Raises:
+        StoreDamaged: something was committed to it all the same.
+    """
     for path in directory.glob("payloads-*"):
-        raise StoreDamaged(path, "has no tables beside it: they are missing")
+        raise StoreDamaged(path, "is in a store that was never finished")
+    for path in directory.iterdir():
+        if path.name not in (OWNER_LOCK_NAME, MADE_NOTE_NAME):
+            path.unlink()

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from sortedcontainers import SortedDict
 
@@ -43,7 +44,7 @@ from relive.errors import (
 
 _log = logging.getLogger(__name__)
 
-BACKEND = "file"
+BACKEND: Final = "file"
 
 # A smaller journal is not worth a checkpoint.
 MIN_JOURNAL_BYTES = 512 * 1024
@@ -65,7 +66,9 @@ class FileStore(DurableStore):
     """
 
     def __init__(self, directory: Path, min_journal_bytes: int = MIN_JOURNAL_BYTES) -> None:
-        super().__init__(directory, BACKEND, lambda where: FileTables(where, min_journal_bytes))
+        super().__init__(
+            directory, BACKEND, lambda where, new: FileTables(where, min_journal_bytes, new)
+        )
 
 
 class TablesInMemory:
@@ -136,17 +139,22 @@ class Recovered:
 
 
 class FileTables(TablesInMemory):
-    """`Tables` in a journal and a checkpoint."""
+    """`Tables` in a journal and a checkpoint.
 
-    def __init__(self, directory: Path, min_journal_bytes: int) -> None:
+    Args:
+        directory: of the store.
+        min_journal_bytes: see `FileStore`.
+        new: whether they are to be made.
+    """
+
+    def __init__(self, directory: Path, min_journal_bytes: int, new: bool) -> None:
         self._directory = directory
         self._min_journal_bytes = min_journal_bytes
-        note = read_note(directory)
+        note = None if new else read_note(directory)
         if note is not None:
             note.check(directory)
         self._noted = note is not None
-        self.new = not _files(directory)
-        if self.new:
+        if new:
             write_atomically(_path(directory, "journal", 0), journal.pack_header(0, 0))
         recovered = _recover(directory)
         super().__init__(recovered.tables)

@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
 import lmdb
 
@@ -34,9 +35,9 @@ from relive.consumers.lmdb_file import (
 )
 from relive.consumers.store_check import renew
 from relive.consumers.tables import TableChanges
-from relive.errors import StoreError, StoreFull, StoreStopped
+from relive.errors import StoreDamaged, StoreError, StoreFull, StoreStopped
 
-BACKEND = "lmdb"
+BACKEND: Final = "lmdb"
 _LOCK_NAME = "lock.mdb"
 
 # Room for twice as many readers as LMDB would make; it uses what is there.
@@ -61,25 +62,30 @@ class LmdbStore(DurableStore):
     """
 
     def __init__(self, directory: Path, map_bytes: int = DEFAULT_MAP_BYTES) -> None:
-        super().__init__(directory, BACKEND, lambda where: LmdbTables(where, map_bytes))
+        super().__init__(directory, BACKEND, lambda where, new: LmdbTables(where, map_bytes, new))
 
 
 class LmdbTables(LmdbReads):
-    """`Tables` in an LMDB environment."""
+    """`Tables` in an LMDB environment.
 
-    def __init__(self, directory: Path, map_bytes: int) -> None:
+    Args:
+        directory: of the store.
+        map_bytes: the most they can hold.
+        new: whether they are to be made.
+    """
+
+    def __init__(self, directory: Path, map_bytes: int, new: bool) -> None:
         data = directory / DATA_NAME
-        note = read_note(directory)
-        self.new = note is None and (not data.exists() or not data.stat().st_size)
+        note = None if new else read_note(directory)
         if note is not None:
             note.check(directory)
-        elif not self.new:
+        elif not new:
+            if not data.exists():
+                raise StoreDamaged(data, "is missing")
             renew(data)
         self._directory = directory
         self._noted = note is not None
         with ExitStack() as undo:
-            if self.new:  # or half of its first pages would be taken for a damaged file
-                undo.callback(data.unlink, missing_ok=True)
             try:
                 _renew_locks(directory / _LOCK_NAME)
                 env = lmdb.open(
@@ -93,12 +99,13 @@ class LmdbTables(LmdbReads):
                     writemap=False,
                 )
                 undo.callback(env.close)
-                tables = {table: env.open_db(table.encode()) for table in ALL_TABLES}
+                with env.begin(write=True) as transaction:  # one sync for all of them
+                    tables = {t: env.open_db(t.encode(), transaction) for t in ALL_TABLES}
             except lmdb.Error as error:
                 raise StoreError(f"cannot open the state in {directory}: {error}") from error
             undo.pop_all()
         super().__init__(data, env, tables)
-        if self.new:
+        if new:
             sync_directory(directory)
 
     def commit(self, changes: TableChanges) -> None:

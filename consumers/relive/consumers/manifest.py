@@ -1,19 +1,17 @@
 """A snapshot's manifest: what it holds, and the checksum of every file.
 
-One line of JSON, `{"manifest": {…}, "sha256": "…"}`: the checksum is that of the JSON text of
-`manifest`. Whatever differs from what was written, by a bit or by a version, is refused.
+Whatever differs from what was written, by a bit or by a version, is refused.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
 from relive.consumers.committed import Committed, committed_from
+from relive.core.framed import framed, unframed
 from relive.errors import SnapshotUnsound
 
 FORMAT = 1
@@ -62,7 +60,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """What `manifest_from` reads."""
-        return _framed(asdict(self))
+        return framed("manifest", asdict(self))
 
 
 def manifest_from(raw: bytes) -> Manifest:
@@ -72,14 +70,14 @@ def manifest_from(raw: bytes) -> Manifest:
         SnapshotUnsound: it is damaged, or of a newer format.
     """
     try:
-        said = json.loads(raw)
-        body = said["manifest"]
-        if _framed(body) != raw:
-            raise SnapshotUnsound("its manifest does not match its checksum")
+        body = unframed("manifest", raw)
+    except ValueError as error:
+        raise SnapshotUnsound(f"its manifest {error}") from error
+    try:
         if body["format"] != FORMAT:
             raise SnapshotUnsound(f"it has format {body['format']}, this version reads {FORMAT}")
         return _manifest(body)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise SnapshotUnsound(f"its manifest cannot be read: {error!r}") from error
 
 
@@ -91,9 +89,3 @@ def _manifest(body: dict[str, Any]) -> Manifest:
             raise ValueError(f"a file outside of the snapshot: {file.name}")
     values = {field.name: body[field.name] for field in fields(Manifest)}
     return Manifest(**{**values, "state": committed_from(body["state"]), "files": files})
-
-
-def _framed(body: dict[str, Any]) -> bytes:
-    text = json.dumps(body, separators=(",", ":"))
-    checksum = hashlib.sha256(text.encode()).hexdigest()
-    return f'{{"manifest":{text},"sha256":"{checksum}"}}'.encode()

@@ -484,6 +484,12 @@ class _Watched:
         except (StateDamaged, StoreDamaged) as error:
             raise self._damaged(error) from error
 
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        try:
+            return self._tables.get_many(table, keys)
+        except (StateDamaged, StoreDamaged) as error:
+            raise self._damaged(error) from error
+
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         try:
             yield from self._tables.scan(table, start, stop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sortedcontainers import SortedDict
@@ -21,6 +21,10 @@ class MemoryStore:
     def get(self, table: Table, key: bytes) -> bytes | None:
         value: bytes | None = self._tables[table].get(key)
         return value
+
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        entries = self._tables[table]
+        return [entries.get(key) for key in keys]
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         entries = self._tables[table]

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from relive.consumers import file_store, lmdb_store
-from relive.consumers.durable_store import backend_of
+from relive.consumers.made_note import Backend, read_made_note
 from relive.consumers.store import StateStore
-from relive.errors import StoreError
 
-Backend: TypeAlias = Literal["lmdb", "file"]
+__all__ = ["Backend", "open_kept_store", "open_store"]
 
-_STORES: dict[str, Callable[[Path], StateStore]] = {
+_STORES: dict[Backend, Callable[[Path], StateStore]] = {
     lmdb_store.BACKEND: lmdb_store.LmdbStore,
     file_store.BACKEND: file_store.FileStore,
 }
 
 
-def open_kept_store(directory: Path) -> StateStore:
-    """Open the state in a directory, whichever backend made it.
+def open_kept_store(directory: Path) -> StateStore | None:
+    """Open the state in a directory, whichever backend made it; None if there is none.
 
     Raises:
-        StoreError: there is none; and as `open_store`.
+        as `open_store`.
     """
-    backend = backend_of(directory)
-    if backend not in _STORES:
-        raise StoreError(f"there is no state in {directory}")
-    return _STORES[backend](directory)
+    note = read_made_note(directory)
+    if note is None or not note.finished:
+        return None
+    return _STORES[note.backend](directory)
 
 
 def open_store(directory: Path, backend: Backend) -> StateStore:

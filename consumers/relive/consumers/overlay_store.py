@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from relive.consumers.store import DiskUse, StateStore
@@ -23,6 +23,9 @@ class OverlayStore:
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         return self._tail.get(table, key)
+
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self._tail.get_many(table, keys)
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         return self._tail.scan(table, start, stop)

@@ -5,6 +5,7 @@ state.lock       held while one process looks at all of this
 state.origin     the snapshot that the store was restored from, where it was
 state.condemned  why the store is not to be trusted, where a read found out
 state.restoring  a snapshot being restored, or left behind by kill -9; so is state.converting
+state.removing   a store of no use being removed, or left behind as well
 state.damaged    the last store that was passed over, in case someone wants to look at it
 """
 
@@ -18,12 +19,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from relive.consumers.durable_files import sync_directory, write_atomically
-from relive.consumers.durable_store import backend_of
 from relive.consumers.file_lock import locked
 from relive.consumers.ladder import Ladder
+from relive.consumers.made_note import read_made_note
 from relive.consumers.memory_store import MemoryStore
 from relive.consumers.opening import Backend, open_store
 from relive.consumers.snapshot_loading import (
@@ -127,6 +128,7 @@ class StateDirectory:
         self._origin = directory / "state.origin"
         self._condemned = directory / "state.condemned"
         self._restoring = directory / "state.restoring"
+        self._removing = directory / "state.removing"
         self._damaged = directory / "state.damaged"
 
     def recover(self, log: EventLog) -> Recovered:
@@ -195,25 +197,25 @@ class StateDirectory:
         if not self._state.exists():
             return None
         store: StateStore | None = None
-        keep = False
+        keep = empty = False
         try:
             # Opened even if condemned: whoever found the damage may still own it.
             store = open_store(self._state, self._backend)
             if self._condemned.exists():
                 raise StateDamaged(str(_read_json(self._condemned, {}).get("reason", "condemned")))
             keep = ladder.checked(store) is not None
+            empty = not keep
         except StoreIncompatible as error:
             if self._is_of_another_backend():
                 raise
             ladder.pass_over("the store", error)
         except (StoreDamaged, StateDamaged) as error:
             ladder.pass_over("the store", error)
-        else:
-            if not keep:
-                shutil.rmtree(self._state)  # nothing was ever committed
         finally:
             if store is not None and not keep:
                 store.close()
+        if empty:  # nothing was ever committed: it is not worth keeping as a damaged one
+            self._remove_state()
         return store if keep else None
 
     def _restored_store(self, ladder: Ladder) -> tuple[StateStore | None, Confirm]:
@@ -236,7 +238,7 @@ class StateDirectory:
                 return open_restored(self._state, self._backend, snapshot), confirm
             except (SnapshotError, StoreError) as error:
                 ladder.pass_over(f"snapshot {snapshot.path.name}", error)
-                shutil.rmtree(self._state)
+                self._remove_state()
         return None, _nothing_to_confirm
 
     def _read_snapshot(self, ladder: Ladder, into: MemoryStore) -> bool:
@@ -278,11 +280,12 @@ class StateDirectory:
         return _nothing_to_confirm
 
     def _is_of_another_backend(self) -> bool:
-        """A changed setting may be a mistake; what no version made is passed over."""
+        """A changed setting may be a mistake; what no backend made is passed over."""
         try:
-            return backend_of(self._state) in {*get_args(Backend)} - {self._backend}
+            note = read_made_note(self._state)
         except StoreError:
             return False
+        return note is not None and note.backend != self._backend
 
     def _distrusted(self) -> list[str]:
         names = _read_json(self._condemned, {}).get("distrusted")
@@ -291,13 +294,20 @@ class StateDirectory:
     def _make_place(self) -> None:
         """Move aside what is in the store's place, and forget what was said of it."""
         if _read_json(self._condemned, {}).get("of") == _A_SNAPSHOT:
-            shutil.rmtree(self._state)  # a mere copy; what was moved aside for it stays there
+            self._remove_state()  # a mere copy; what was moved aside for it stays there
         elif self._state.exists():
             shutil.rmtree(self._damaged, ignore_errors=True)
             self._state.rename(self._damaged)
         self._origin.unlink(missing_ok=True)
         self._condemned.unlink(missing_ok=True)
         sync_directory(self._directory)
+
+    def _remove_state(self) -> None:
+        """Remove what is in the store's place at once: half of it would look like a damaged one."""
+        shutil.rmtree(self._removing, ignore_errors=True)
+        if self._state.exists():
+            self._state.rename(self._removing)
+            shutil.rmtree(self._removing)
 
     def _confirm(self, confirm: Confirm) -> None:
         """See `Recovered.confirm`; what turns out damaged is condemned.

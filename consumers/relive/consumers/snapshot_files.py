@@ -6,7 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from relive.consumers.durable_files import create, sync, write_all
+from relive.consumers.durable_files import create, sync, sync_file, write_all
 
 # Read at once, so that a thread that hashes beside others rarely waits for the interpreter. Synced
 # in between, so that the syncs of others don't wait behind hundreds of megabytes.
@@ -26,11 +26,7 @@ def sha256_of(path: Path) -> str:
 
 def synced_sha256_of(path: Path) -> str:
     """The checksum of a file, which is durable from here on."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(path)
     return sha256_of(path)
 
 

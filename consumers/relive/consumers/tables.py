@@ -38,10 +38,6 @@ class TableReads(Protocol):
 class Tables(TableReads, Protocol):
     """Tables that change as a whole or not at all."""
 
-    @property
-    def new(self) -> bool:
-        """Whether there was nothing before they were opened."""
-
     def commit(self, changes: TableChanges) -> None:
         """Make all changes durable, or none of them.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from relive.consumers import file_store, lmdb_file, lmdb_store
 from relive.consumers.closed_note import read_note
 from relive.consumers.durable_files import temporary
-from relive.consumers.durable_store import backend_of
+from relive.consumers.made_note import read_made_note
 from relive.consumers.owner import OWNER_LOCK_NAME, own
 from relive.consumers.payload_segments import (
     Segment,
@@ -65,20 +65,20 @@ def checked(directory: Path) -> Verdict:
         StoreError, OSError: it could not be checked.
     """
     with _owned(directory):
-        backend = backend_of(directory)
+        made = read_made_note(directory)
+        if made is None or not made.finished:
+            raise StoreError(f"there is no state in {directory}")
         note = read_note(directory)
         if note is not None:
             note.check(directory)
-        if backend == lmdb_store.BACKEND:
+        if made.backend == lmdb_store.BACKEND:
             data = directory / lmdb_file.DATA_NAME
             with lmdb_file.reading(data) as tables:
                 for _ in tables.checked_entries():
                     pass
                 return _checked_tables(tables, directory, read_payloads=True)
-        if backend == file_store.BACKEND:
-            in_memory = file_store.read_tables(directory)
-            return _checked_tables(in_memory, directory, read_payloads=True)
-        raise StoreError(f"there is no state in {directory} ({backend})")
+        in_memory = file_store.read_tables(directory)
+        return _checked_tables(in_memory, directory, read_payloads=True)
 
 
 def renewed(directory: Path) -> Verdict:

@@ -1,5 +1,6 @@
 """Search and sampling over a log: views, engine, and the RPC service."""
 
 from relive.index_service.engine import Engine, IndexOptions
+from relive.index_service.indexing import ListOptions
 
-__all__ = ["Engine", "IndexOptions"]
+__all__ = ["Engine", "IndexOptions", "ListOptions"]

@@ -17,7 +17,7 @@ from relive.core.row import PriorityInputs, Row, inputs_of
 from relive.core.settings import PriorityWeights
 from relive.index_service.id_column import IdColumn
 from relive.index_service.scan import IndexArray
-from relive.index_service.view import RowKey
+from relive.index_service.segments import RowKey
 
 # Sums are kept for the exponents used last, 5 bytes a row each.
 _EXPONENTS = 3

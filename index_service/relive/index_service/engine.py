@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,16 @@ from relive.consumers import (
     Snapshotter,
     StateStore,
 )
-from relive.core.embedding import EmbeddingSpace, Float32Array, HybridMode, Metric, Query
+from relive.core.embedding import (
+    EmbeddingSpace,
+    Float32Array,
+    HybridMode,
+    Metric,
+    Query,
+    query_rows,
+)
 from relive.core.experience import Experience, VectorLike, experience_from, is_number, vector_from
+from relive.core.filter import Filter, checked_filter, finite_number
 from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
 from relive.core.priority import priority_at
 from relive.core.results import (
@@ -42,18 +50,30 @@ from relive.core.results import (
 from relive.core.row import Row, priority_inputs
 from relive.core.sampling import Strategy
 from relive.core.sequences import SampledSequence, SequenceBatch, cut
-from relive.core.settings import Settings
+from relive.core.settings import PriorityWeights, Settings
 from relive.core.state import Counters, PartitionState
-from relive.errors import BufferClosed, ConsumerStopped, InvalidConfig, InvalidQuery, StoreInUse
+from relive.errors import (
+    ConsumerStopped,
+    IndexDamaged,
+    InvalidConfig,
+    InvalidQuery,
+    StateDamaged,
+    StoreInUse,
+)
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.episodes import Episodes
+from relive.index_service.filter_columns import FilterColumns
+from relive.index_service.filtering import Filtering
+from relive.index_service.index import Index
+from relive.index_service.indexing import Indexing, ListOptions
 from relive.index_service.payload_embeddings import embeddings_of
 from relive.index_service.priority_updates import Verdicts
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.sampler import Request, Sampled, sampled
 from relive.index_service.sampling_limits import SampleGate, SamplingLimits
 from relive.index_service.scan import Scanner, installed_scanner
-from relive.index_service.view import Index, RowKey, View
+from relive.index_service.segments import RowKey
+from relive.index_service.view import View
 from relive.log import EventLog, Record
 from relive.producers.compose import Composer, new_id, now_us
 from relive.schemas import ExperienceRecorded, decode
@@ -64,7 +84,7 @@ DEFAULT_TIMEOUT_S = 10.0
 
 # A row that is evicted between being found and being fetched makes the search run again. Adds
 # would have to overtake it this often for one to wait for the fold's lock.
-_FETCH_TRIES = 3
+_SEARCH_TRIES = 4
 # Few enough that what is read of them stays in the cache.
 _LOAD_ROWS = 256
 
@@ -77,6 +97,7 @@ class IndexOptions:
         metric, mode, visual_weight, text_weight: see `relive.core.embedding`.
         record_retrievals: whether searches and samples become events.
         limits: on what is sampled.
+        lists: how indices are built.
     """
 
     metric: Metric = Metric.COSINE
@@ -85,6 +106,16 @@ class IndexOptions:
     text_weight: float = 0.3
     record_retrievals: bool = True
     limits: SamplingLimits = field(default_factory=SamplingLimits)
+    lists: ListOptions = field(default_factory=ListOptions)
+
+
+class _Asked(NamedTuple):
+    """What a search asks for besides its embeddings, checked."""
+
+    k: int
+    weights: tuple[float | None, float | None]
+    filter: Filter | None
+    min_score: float | None
 
 
 class Engine:
@@ -128,8 +159,15 @@ class Engine:
             self._materializer = Materializer(
                 log, store, self._follow, poison_limit=poison_limit, recovered=recovered
             )
-            self._index = Index(self._space(0, 0))
+            self._indexing = Indexing(
+                self._options.lists,
+                log.identity(),
+                self._scanner,
+                self._materializer.locked,
+                owner=recovered is not None and recovered.owned,
+            )
             self._columns = self._no_columns()
+            self._filtering = Filtering(self._materializer)
             self._load()
             self._gate.inserted(self._columns.size)
             if recovered is not None:
@@ -138,7 +176,6 @@ class Engine:
             store.close()
             raise
         self._recorder = RetrievalRecorder(log)
-        self._rebuilds = ThreadPoolExecutor(1, thread_name_prefix="relive-rebuild")
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
         self._heir: Heir | None = None
@@ -165,6 +202,7 @@ class Engine:
                 raise self._materializer.stopped from None
             raise
         self._materializer.start()
+        self._indexing.start()
         if self._snapshotter is not None:
             self._snapshotter.start()
         if self._heir is not None:
@@ -197,7 +235,7 @@ class Engine:
         """Record what is waiting, commit, and stop. Safe to call twice."""
         if not self._closed:
             self._closed = True
-            self._rebuilds.shutdown(cancel_futures=True)
+            self._indexing.close()
             try:
                 self._recorder.close()
             finally:
@@ -220,6 +258,7 @@ class Engine:
 
     def _inherited(self, recovered: Recovered) -> None:
         self._own(recovered)
+        self._indexing.own()
         if self._snapshotter is not None:
             self._snapshotter.start()
 
@@ -233,23 +272,10 @@ class Engine:
             wait: until it is in service.
 
         Raises:
+            BuildFailed: it could not be built; the old one stays.
             BufferClosed: it was closed meanwhile.
         """
-        try:
-            rebuilt = self._rebuilds.submit(self._rebuild)
-            if wait:
-                rebuilt.result()
-        except (RuntimeError, CancelledError) as error:
-            raise BufferClosed("the index") from error
-
-    def _rebuild(self) -> None:
-        while not self._closed:
-            index = Index.copied(self._index.view)
-            with self._materializer.locked():
-                if index.view.space == self._index.view.space:  # no dimension came meanwhile
-                    index.succeed(self._index)
-                    self._index = index
-                    return
+        self._indexing.rebuild(wait=wait)
 
     # State
 
@@ -280,7 +306,7 @@ class Engine:
     @property
     def epoch(self) -> int:
         """Of the index view; see `View`."""
-        return self._index.view.epoch
+        return self._indexing.view.epoch
 
     def catch_up(
         self, wanted: MinPositions | None = None, timeout_s: float = DEFAULT_TIMEOUT_S
@@ -340,7 +366,7 @@ class Engine:
                 counter.name: sum(getattr(state.counters, counter.name) for state in states)
                 for counter in fields(Counters)
             }
-            view = self._index.view
+            view = self._indexing.view
             return BufferStats(
                 capacity=self.settings.capacity,
                 index_size=view.size,
@@ -353,6 +379,7 @@ class Engine:
                 state_bytes=disk.payloads + disk.tables,
                 snapshot_bytes=snapshot_bytes,
                 recovery=self._materializer.recovery,
+                index=self._indexing.stats(),
                 **{f.name: totals[f.name] for f in fields(BufferStats) if f.name in totals},
             )
 
@@ -366,29 +393,91 @@ class Engine:
         k: int = 10,
         visual_weight: float | None = None,
         text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
     ) -> SearchResult:
         """The k nearest experiences at the positions reached; see `ExperienceBuffer.search`."""
-        k = _checked_count("k", k, MAX_K)
-
-        def search_once() -> SearchResult | None:
-            view = self._index.view
-            query = view.space.query(visual, text, visual_weight, text_weight)
-            hits = self._hits(view, query, k)
-            if hits is None:
-                return None
-            return SearchResult(new_id(), tuple(hits), view.positions, view.epoch)
-
-        result = search_once()
-        for _ in range(_FETCH_TRIES):
-            result = result if result is not None else search_once()
-        if result is None:
-            with self._materializer.locked():
-                result = search_once()
-        assert result is not None
-        self._record(
-            "search", result.retrieval_id, [(h.id, h.score) for h in result], result.positions
+        asked = _Asked(
+            _checked_count("k", k, MAX_K),
+            (visual_weight, text_weight),
+            checked_filter(filter),
+            finite_number("min_score", min_score),
         )
+        (result,) = self._found([(visual, text)], asked)
         return result
+
+    def search_many(
+        self,
+        *,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        k: int = 10,
+        visual_weight: float | None = None,
+        text_weight: float | None = None,
+        filter: Filter | None = None,
+        min_score: float | None = None,
+    ) -> list[SearchResult]:
+        """Many searches at the same positions; see `ExperienceBuffer.search_many`."""
+        asked = _Asked(
+            _checked_count("k", k, MAX_K),
+            (visual_weight, text_weight),
+            checked_filter(filter),
+            finite_number("min_score", min_score),
+        )
+        queries = query_rows(visual, text)
+        if len(queries) * asked.k > MAX_K:
+            most = MAX_K // len(queries)
+            raise InvalidQuery("k", k, f"{len(queries)} queries may ask for {most} each at most")
+        return self._found(queries, asked)
+
+    def _found(
+        self, queries: Sequence[tuple[VectorLike | None, VectorLike | None]], asked: _Asked
+    ) -> list[SearchResult]:
+        """The result of every query, all at the same positions."""
+        wanted = asked.filter
+
+        def search_once() -> list[SearchResult] | None:
+            view = self._indexing.view
+            prepared = [view.space.query(*query, *asked.weights) for query in queries]
+            if wanted is None:
+                seen = view
+            else:
+                # Taken after the view, so that they know of all its rows.
+                selected = self._filtering.selected(wanted, view.positions)
+                if selected is None:
+                    return None
+                seen = view.restricted(selected)
+            results = []
+            try:
+                for query in prepared:
+                    self._indexing.note(query)
+                    hits = self._hits(seen, query, asked)
+                    if hits is None:
+                        return None
+                    at = view.positions, view.epoch, view.approximate
+                    results.append(SearchResult(new_id(), tuple(hits), *at))
+            except IndexDamaged as error:
+                self._replace_damaged(view, error)
+                return None
+            return results
+
+        results = None
+        for _ in range(_SEARCH_TRIES):
+            if wanted is not None:
+                self._filtering.prepare(wanted)
+            results = search_once()
+            if results is not None:
+                break
+        else:
+            with self._materializer.locked():
+                if wanted is not None:
+                    self._filtering.prepare_now(wanted)
+                results = search_once()
+        assert results is not None
+        for result in results:
+            scored = [(hit.id, hit.score) for hit in result]
+            self._record("search", result.retrieval_id, scored, result.positions)
+        return results
 
     def sample(
         self,
@@ -535,15 +624,23 @@ class Engine:
                 weights = [state.settings.weights for state in states]
                 nearest: list[RowKey] = []
                 if query is not None:
-                    view = self._index.view
-                    found = view.search(self._scanner, view.space.query(*query), near)
-                    nearest = [key for key, _ in found]
+                    nearest = self._nearest(near, *query)
                 drawn = sampled(self._columns, weights, request, nearest=nearest)
                 self._columns.drawn(drawn.partitions, drawn.rows)
                 count = len(drawn.rows)
                 yield states, drawn
         finally:
             self._gate.returned(request.n - count)
+
+    def _nearest(self, k: int, visual: VectorLike | None, text: VectorLike | None) -> list[RowKey]:
+        view = self._indexing.view
+        try:
+            found = view.search(self._scanner, view.space.query(visual, text), k)
+        except IndexDamaged as error:
+            self._replace_damaged(view, error)
+            view = self._indexing.view
+            found = view.search(self._scanner, view.space.query(visual, text), k)
+        return [key for key, _ in found]
 
     def _batch(
         self,
@@ -573,7 +670,7 @@ class Engine:
             self.positions(),
             seed,
             drawn.now_us / 1e6,
-            self._index.view.epoch,
+            self.epoch,
             ids=ids,
             probabilities=drawn.probabilities,
             weights=drawn.weights,
@@ -584,41 +681,43 @@ class Engine:
     def _contents(
         self, states: Sequence[PartitionState], keys: Sequence[RowKey], at_us: int
     ) -> list[Experience]:
-        found = []
-        for key in keys:
-            row = states[key.partition].row_at(key.position)
-            assert row is not None
-            experience = self._experience(row, at_us)
-            assert experience is not None
-            found.append(experience)
-        return found
+        live = self._live(keys)
+        assert live is not None
+        return [
+            _experience(row, payload, states[row.partition].settings.weights, at_us)
+            for row, payload in live
+        ]
 
-    def _hits(self, view: View, query: Query, k: int) -> list[Hit] | None:
+    def _hits(self, view: View, query: Query, asked: _Asked) -> list[Hit] | None:
         """The hits in a view, or None if one of them is gone from the state by now."""
-        hits = []
-        now = self._clock_us()
-        for key, score in view.search(self._scanner, query, k):
-            row = self._materializer.states[key.partition].row_at(key.position)
-            experience = None if row is None else self._experience(row, now)
-            if row is None or experience is None:
-                return None
-            hits.append(Hit(row.experience_id, score, experience))
-        return hits
+        found = view.search(self._scanner, query, asked.k, least=asked.min_score)
+        live = self._live([key for key, _ in found])
+        if live is None:
+            return None
+        weights, now = self.settings.weights, self._clock_us()
+        # Trainers and agents often look at few of the hits, or at nothing but ids.
+        return [
+            Hit(row.experience_id, score, partial(_experience, row, payload, weights, now))
+            for (row, payload), (_, score) in zip(live, found, strict=True)
+        ]
+
+    def _live(self, keys: Sequence[RowKey]) -> list[tuple[Row, bytes]] | None:
+        """The rows and records at some keys, or None if one is gone from the state by now."""
+        live: list[tuple[Row, bytes] | None] = [None] * len(keys)
+        for partition in {key.partition for key in keys}:
+            mine = [at for at, key in enumerate(keys) if key.partition == partition]
+            state = self._materializer.states[partition]
+            found = state.live([keys[at].position for at in mine])
+            for at, each in zip(mine, found, strict=True):
+                live[at] = each
+        there = [each for each in live if each is not None]
+        return there if len(there) == len(keys) else None
 
     def _experience(self, row: Row, at_us: int) -> Experience | None:
-        event = _recorded(self._materializer.states[row.partition], row)
-        if event is None:
+        payload = self._materializer.states[row.partition].payload(row.position)
+        if payload is None:
             return None
-        weights = self.settings.weights
-        return experience_from(
-            event,
-            retrieval_count=row.retrieval_count,
-            success_count=row.success_count,
-            success_rate=row.success_rate,
-            priority=priority_at(
-                weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
-            ),
-        )
+        return _experience(row, payload, self.settings.weights, at_us)
 
     def _record(
         self,
@@ -649,19 +748,31 @@ class Engine:
         return PriorityColumns(self._event_log.partitions, self._options.limits.max_times_sampled)
 
     def _load(self) -> None:
-        """Build index and columns anew from the state, then put them in place of the old ones."""
+        """Build index and columns anew from the state, then put them in place of the old ones.
+
+        Rows that the published index has are taken from there.
+        """
         with self._materializer.locked() as states:
-            index = Index(self._space_of(states), self._index.view.epoch)
+            space = self._space_of(states)
+            base, manifest = self._indexing.published(space) or (None, None)
+            epoch = self._indexing.view.epoch if manifest is None else manifest.epoch
+            index = Index(space, max(epoch, self._indexing.view.epoch), base)
             columns = self._no_columns()
+            filter_columns = FilterColumns(self.positions())
             for state in states:
-                for some in state.recorded(_LOAD_ROWS):
-                    positions = np.array(some.positions, dtype=np.int64)
-                    embeddings = embeddings_of(some.payloads, index.view.space)
-                    index.load(state.partition, positions, embeddings)
-                    inputs = priority_inputs(some.packed, state.settings.weights)
-                    columns.load(state.partition, positions, inputs)
+                _load_columns(state, columns, filter_columns)
+                _load_embeddings(state, index)
             index.apply([], _index_rows(index, []), [], self.positions())
-            self._index, self._columns, self._episodes = index, columns, None
+            self._columns, self._episodes = columns, None
+            self._filtering.columns = filter_columns  # before the view, as in `_follow`
+            self._indexing.replace(index, manifest)
+
+    def _replace_damaged(self, view: View, error: IndexDamaged) -> None:
+        """Go on without a published index whose files are not what was written."""
+        with self._materializer.locked():
+            if self._indexing.view is view or self._indexing.view.epoch == view.epoch:
+                self._indexing.discard(error)
+                self._load()
 
     def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         """Bring index and columns to where the fold is. Called under the fold's lock."""
@@ -669,12 +780,13 @@ class Engine:
         self._gate.inserted(sum(isinstance(change, Added) for change in changes))
         states = self._materializer.states
         space = self._space_of(states)
-        if space != self._index.view.space or any(
+        if space != self._indexing.view.space or any(
             isinstance(change, Cleared | SettingsAdopted) for change in changes
         ):
             # Rare and wholesale: start over from the state, which has all of it.
             self._load()
             return
+        self._filtering.columns.follow(changes, self._indexing.view.positions)
         if self._episodes is not None:
             self._episodes.follow(changes)
         added = [change for change in changes if isinstance(change, Added)]
@@ -684,12 +796,14 @@ class Engine:
         updated = [change.row for change in changes if isinstance(change, Updated)]
         self._columns.change(updated, weights)
         self._columns.remove(gone)
-        self._index.apply(
+        index = self._indexing.index
+        index.apply(
             _keys([change.row for change in added]),
-            _index_rows(self._index, [change.event for change in added]),
+            _index_rows(index, [change.event for change in added]),
             _keys(gone),
             positions,
         )
+        self._indexing.followed()
 
     def _space_of(self, states: Sequence[PartitionState]) -> EmbeddingSpace:
         return self._space(
@@ -709,6 +823,37 @@ class Engine:
         )
 
 
+def _load_columns(
+    state: PartitionState, columns: PriorityColumns, filter_columns: FilterColumns
+) -> None:
+    for some in state.packed_rows(_LOAD_ROWS):
+        positions = np.array(some.positions, dtype=np.int64)
+        columns.load(
+            state.partition, positions, priority_inputs(some.packed, state.settings.weights)
+        )
+        filter_columns.load(state.partition, positions, some.packed)
+
+
+def _load_embeddings(state: PartitionState, index: Index) -> None:
+    """Give an index a partition's rows: those that it does not have are made of the records."""
+    positions = np.array(
+        [at for some in state.packed_rows(_LOAD_ROWS) for at in some.positions], dtype=np.int64
+    )
+    had = index.keep(state.partition, positions)
+    # Those that are newer than all it has are read together, which is much faster.
+    newest = int(np.flatnonzero(had)[-1]) + 1 if had.any() else 0
+    for at in np.flatnonzero(~had[:newest]):
+        payload = state.payload(int(positions[at]))
+        if payload is None:
+            raise StateDamaged(f"partition {state.partition}: no record at {positions[at]}")
+        embeddings = embeddings_of([payload], index.view.space)
+        index.load(state.partition, positions[at : at + 1], embeddings)
+    if newest < len(positions):
+        for some in state.recorded(_LOAD_ROWS, int(positions[newest])):
+            embeddings = embeddings_of(some.payloads, index.view.space)
+            index.load(state.partition, np.array(some.positions, dtype=np.int64), embeddings)
+
+
 def _key(row: Row) -> RowKey:
     return RowKey(row.partition, row.position)
 
@@ -724,16 +869,19 @@ def _index_rows(index: Index, events: Sequence[ExperienceRecorded]) -> Float32Ar
     )
 
 
-def _recorded(state: PartitionState, row: Row) -> ExperienceRecorded | None:
-    """The event that recorded a row; None if the row is gone by now."""
-    payload = state.payload(row.position)
-    return None if payload is None else _experience_recorded(payload)
-
-
-def _experience_recorded(payload: bytes) -> ExperienceRecorded:
+def _experience(row: Row, payload: bytes, weights: PriorityWeights, at_us: int) -> Experience:
+    """An experience as recorded, with what its row says has come of it."""
     event = decode(payload)
     assert isinstance(event, ExperienceRecorded)
-    return event
+    return experience_from(
+        event,
+        retrieval_count=row.retrieval_count,
+        success_count=row.success_count,
+        success_rate=row.success_rate,
+        priority=priority_at(
+            weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
+        ),
+    )
 
 
 def _agreed(name: str, dims: Sequence[int | None]) -> int:

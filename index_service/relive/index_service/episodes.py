@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from relive.core.fold import Added, Change, Removed
 from relive.core.state import PartitionState
-from relive.index_service.view import RowKey
+from relive.index_service.segments import RowKey
 from relive.schemas import ExperienceRecorded, decode
 
 _ROWS_AT_ONCE = 256

@@ -18,10 +18,13 @@ from relive.errors import (
     FieldError,
     InvalidQuery,
     NotCaughtUp,
+    Overloaded,
     PayloadTooLarge,
+    PermissionDenied,
     ReliveError,
     ServiceFailed,
     ServiceUnavailable,
+    Unauthenticated,
 )
 from relive.schemas import index_pb2 as pb
 
@@ -34,9 +37,27 @@ _MAX_ATTRIBUTES = 4_000
 _CODES: tuple[tuple[tuple[type[ReliveError], ...], Any], ...] = (
     ((FieldError, PayloadTooLarge), grpc.StatusCode.INVALID_ARGUMENT),
     ((NotCaughtUp, errors.SampleTimeout), grpc.StatusCode.FAILED_PRECONDITION),
+    ((Unauthenticated,), grpc.StatusCode.UNAUTHENTICATED),
+    ((PermissionDenied,), grpc.StatusCode.PERMISSION_DENIED),
+    # Before the class that it derives from.
+    ((Overloaded,), grpc.StatusCode.RESOURCE_EXHAUSTED),
     (
         (errors.ConsumerStopped, errors.LogUnavailable, ServiceUnavailable),
         grpc.StatusCode.UNAVAILABLE,
+    ),
+)
+# Of what gRPC says about a connection that failed.
+_TRUST = (
+    "; tls_ca must hold the CA of the service's certificate, which must name the host that is "
+    "asked, and the service must use TLS"
+)
+_HINTS = (
+    ("andshake", _TRUST),
+    ("Hostname Verification", _TRUST),
+    (
+        "Socket closed",
+        "; if the service uses TLS, set tls_ca; if it asks for certificates, set "
+        "tls_client_certificate and tls_client_key to one that its tls_client_ca signed",
     ),
 )
 _CLASSES: dict[str, type[ReliveError]] = {
@@ -69,12 +90,14 @@ def error_from(failure: grpc.RpcError, call: str, timeout_s: float) -> ReliveErr
         return DeadlineExceeded(f"{call} did not end within {timeout_s} s")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return InvalidQuery("max_message_bytes", call, f"a message is too large: {details}")
-    if code in (
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.CANCELLED,
-    ):
-        return ServiceUnavailable(f"{call}: the service cannot be reached: {details}")
+    # These come from something on the way: the service itself says more.
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Overloaded(f"{call}: {details}")
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return Unauthenticated(f"{call}: {details}")
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        hint = next((hint for words, hint in _HINTS if words in details), "")
+        return ServiceUnavailable(f"{call}: the service cannot be reached: {details}{hint}")
     return ServiceFailed(f"{call} failed: {code.name}: {details}")
 
 

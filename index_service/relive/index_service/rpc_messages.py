@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from relive.core.document import from_json
+from relive.core.embedding import MAX_QUERIES
 from relive.core.experience import Experience, Vector, vector_from
+from relive.core.filter import Filter
 from relive.core.priority import FloatArray
 from relive.core.results import (
     BufferStats,
     Hit,
+    IndexStats,
     MinPositions,
     Positions,
     Recovery,
@@ -27,6 +32,8 @@ from relive.core.results import (
 from relive.core.sequences import SampledSequence, SequenceBatch
 from relive.errors import InvalidQuery
 from relive.schemas import index_pb2 as pb
+
+Matrix: TypeAlias = npt.NDArray[np.float32]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Index"].full_name
 
@@ -43,9 +50,10 @@ _OPTIONAL = (
     "priority",
 )
 _SAMPLE_COLUMNS = ("probabilities", "weights", "priorities", "versions")
-_STATS = tuple(
-    name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name not in ("basis", "recovery")
-)
+_RANGES = tuple(name for name in pb.Filter.DESCRIPTOR.fields_by_name if name != "where")
+_NESTED = ("basis", "recovery", "index")
+_STATS = tuple(name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name not in _NESTED)
+_INDEX_STATS = tuple(pb.IndexStats.DESCRIPTOR.fields_by_name)
 
 
 def fill(message: Any, experience: Experience) -> None:
@@ -110,31 +118,80 @@ def basis(
     )
 
 
+def filter_message(wanted: Filter | None) -> Any:
+    """The message of a filter, or None for none."""
+    if wanted is None:
+        return None
+    ranges = {name: getattr(wanted, name) for name in _RANGES}
+    where = _to_json(wanted.values) if wanted.values else ""
+    return pb.Filter(where=where, **{n: value for n, value in ranges.items() if value is not None})
+
+
+def filter_of(request: Any) -> Filter | None:
+    """The filter of a request, or None.
+
+    Raises:
+        InvalidQuery: names its attribute.
+    """
+    if not request.HasField("filter"):
+        return None
+    message = request.filter
+    try:
+        where = orjson.loads(message.where) if message.where else {}
+    except ValueError as error:
+        raise InvalidQuery("where", message.where, "must be JSON") from error
+    return Filter(where=where, **{name: given(message, name) for name in _RANGES})
+
+
 def search_reply(result: SearchResult) -> Any:
     """The reply of a search result."""
-    reply = pb.SearchReply(
-        basis=basis(
-            result.positions,
-            result.epoch,
-            degraded=result.degraded,
-            approximate=result.approximate,
-        ),
-        retrieval_id=result.retrieval_id,
-    )
-    for hit in result.hits:
-        fill(reply.hits.add(score=hit.score).experience, hit.experience)
+    reply = pb.SearchReply(basis=_basis_of(result), retrieval_id=result.retrieval_id)
+    _add_hits(reply, result)
     return reply
 
 
 def search_result(reply: Any) -> SearchResult:
     """The result in the reply of a search."""
+    return _result(reply, reply.basis)
+
+
+def search_many_reply(results: Sequence[SearchResult], positions: Positions, epoch: int) -> Any:
+    """The reply of many search results.
+
+    Args:
+        results: all at the same positions.
+        positions, epoch: where there is no result that says them.
+    """
+    reply = pb.SearchManyReply(basis=_basis_of(results[0]) if results else basis(positions, epoch))
+    for result in results:
+        _add_hits(reply.answers.add(retrieval_id=result.retrieval_id), result)
+    return reply
+
+
+def search_results(reply: Any) -> list[SearchResult]:
+    """The results in the reply of many searches."""
+    return [_result(answer, reply.basis) for answer in reply.answers]
+
+
+def _basis_of(result: SearchResult) -> Any:
+    return basis(
+        result.positions, result.epoch, degraded=result.degraded, approximate=result.approximate
+    )
+
+
+def _add_hits(message: Any, result: SearchResult) -> None:
+    for hit in result.hits:
+        fill(message.hits.add(score=hit.score).experience, hit.experience)
+
+
+def _result(answer: Any, of: Any) -> SearchResult:
     return SearchResult(
-        retrieval_id=reply.retrieval_id,
-        hits=tuple(_hit(hit.score, experience_of(hit.experience)) for hit in reply.hits),
-        positions=dict(reply.basis.positions),
-        epoch=reply.basis.epoch,
-        approximate=reply.basis.approximate,
-        degraded=reply.basis.degraded,
+        retrieval_id=answer.retrieval_id,
+        hits=tuple(_hit(hit.score, experience_of(hit.experience)) for hit in answer.hits),
+        positions=dict(of.positions),
+        epoch=of.epoch,
+        approximate=of.approximate,
+        degraded=of.degraded,
     )
 
 
@@ -229,6 +286,7 @@ def stats_reply(stats: BufferStats) -> Any:
     return pb.StatsReply(
         basis=basis(stats.positions, stats.epoch),
         recovery=None if found is None else pb.Recovery(**asdict(found)),
+        index=None if stats.index is None else pb.IndexStats(**asdict(stats.index)),
         **{name: getattr(stats, name) for name in _STATS},
     )
 
@@ -239,6 +297,7 @@ def buffer_stats(reply: Any) -> BufferStats:
         epoch=reply.basis.epoch,
         positions=dict(reply.basis.positions),
         recovery=_recovery(reply.recovery) if reply.HasField("recovery") else None,
+        index=_index_stats(reply.index) if reply.HasField("index") else None,
         **{name: getattr(reply, name) for name in _STATS},
     )
 
@@ -253,6 +312,12 @@ def _recovery(message: Any) -> Recovery:
     )
 
 
+def _index_stats(message: Any) -> IndexStats:
+    optional = ("last_seconds", "last_failure")
+    values = {name: getattr(message, name) for name in _INDEX_STATS if name not in optional}
+    return IndexStats(**values, **{name: given(message, name) for name in optional})
+
+
 def token_of(experience_id: str, reply: Any) -> Token:
     """Where the reply of an outcome's report says that it is."""
     return Token(experience_id, reply.partition, reply.position)
@@ -261,6 +326,27 @@ def token_of(experience_id: str, reply: Any) -> Token:
 def given(message: Any, name: str) -> Any:
     """The value of an optional field, or None."""
     return getattr(message, name) if message.HasField(name) else None
+
+
+def joined(rows: Iterable[Vector | None]) -> bytes:
+    """The embeddings of many queries, one after the other."""
+    return b"".join(row.tobytes() for row in rows if row is not None)
+
+
+def given_vectors(message: Any, name: str, rows: int) -> Matrix | None:
+    """The embeddings in a request's field, float32 of shape (rows, dim), or None.
+
+    Raises:
+        InvalidQuery: there are too many, or its bytes are not as many rows of float32 numbers.
+    """
+    if not 0 <= rows <= MAX_QUERIES:
+        raise InvalidQuery("queries", rows, f"must be from 0 to {MAX_QUERIES}")
+    raw = given(message, name)
+    if raw is None:
+        return None
+    if len(raw) % (4 * rows) if rows else raw:
+        raise InvalidQuery(name, f"{len(raw)} bytes", f"must be {rows} rows of float32 numbers")
+    return np.frombuffer(raw, dtype="<f4").reshape(rows, len(raw) // (4 * rows) if rows else 0)
 
 
 def given_vector(message: Any, name: str) -> Vector | None:

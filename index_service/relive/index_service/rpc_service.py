@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from relive.core.experience import checked_id
 from relive.core.priority_update import checked_updates
 from relive.core.sampling import Strategy
-from relive.errors import ConsumerStopped, InvalidQuery, ServiceUnavailable
+from relive.errors import ConsumerStopped, InvalidQuery, Overloaded
 from relive.index_service.engine import Engine
 from relive.index_service.priority_updates import record_priorities
 from relive.index_service.rpc_messages import (
     basis,
     fill,
+    filter_of,
     given,
     given_vector,
+    given_vectors,
     sample_reply,
+    search_many_reply,
     search_reply,
     sequences_reply,
     stats_reply,
 )
-from relive.log import EventLog
+from relive.log import EventLog, NewRecord
 from relive.producers.compose import Composer, keyed_record
 from relive.schemas import index_pb2 as pb
 
@@ -37,12 +41,23 @@ class IndexService:
     Args:
         engine: recovered.
         log: where outcomes go; the engine's.
-        max_waiting: calls that may wait for positions at the same time. They hold a thread each,
-            and others want to be answered meanwhile.
+        max_waiting: calls that may wait for positions, or for the log to take an outcome, at the
+            same time. They hold a thread each.
+        pause: entered meanwhile, so that others are answered.
+        calls_shed: how many calls were refused because there were too many.
     """
 
-    def __init__(self, engine: Engine, log: EventLog, max_waiting: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        log: EventLog,
+        max_waiting: int,
+        pause: Callable[[], AbstractContextManager[None]] = nullcontext,
+        calls_shed: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._engine = engine
+        self._pause = pause
+        self._calls_shed = calls_shed
         self._event_log = log
         self._composer = Composer()
         self._waiters = threading.Semaphore(max_waiting)
@@ -51,7 +66,7 @@ class IndexService:
         """The `SearchReply` to a `SearchRequest`.
 
         Raises:
-            as every method here: NotCaughtUp, ConsumerStopped, ServiceUnavailable; as
+            as every method here: NotCaughtUp, ConsumerStopped, Overloaded; as
             `Engine.search`.
         """
         self._make_fresh(request.freshness, wait_s)
@@ -61,8 +76,24 @@ class IndexService:
             k=request.k,
             visual_weight=given(request, "visual_weight"),
             text_weight=given(request, "text_weight"),
+            filter=filter_of(request),
+            min_score=given(request, "min_score"),
         )
         return search_reply(result)
+
+    def search_many(self, request: Any, wait_s: float) -> Any:
+        """The `SearchManyReply` to a `SearchManyRequest`."""
+        self._make_fresh(request.freshness, wait_s)
+        results = self._engine.search_many(
+            visual=given_vectors(request, "visual", request.queries),
+            text=given_vectors(request, "text", request.queries),
+            k=request.k,
+            visual_weight=given(request, "visual_weight"),
+            text_weight=given(request, "text_weight"),
+            filter=filter_of(request),
+            min_score=given(request, "min_score"),
+        )
+        return search_many_reply(results, self._engine.positions(), self._engine.epoch)
 
     def sample(self, request: Any, wait_s: float) -> Any:
         """The `SampleReply` to a `SampleRequest`."""
@@ -123,7 +154,7 @@ class IndexService:
     def stats(self, request: Any, wait_s: float) -> Any:
         """The `StatsReply` to a `StatsRequest`."""
         self._make_fresh(request.freshness, wait_s)
-        return stats_reply(self._engine.stats())
+        return stats_reply(replace(self._engine.stats(), calls_shed=self._calls_shed()))
 
     def report_outcome(self, request: Any, wait_s: float) -> Any:
         """The `ReportOutcomeReply` to a `ReportOutcomeRequest`.
@@ -139,7 +170,7 @@ class IndexService:
             revision=given(request, "revision"),
         )
         record = keyed_record(event, self._event_log.partitions)
-        (position,) = self._event_log.append([record])
+        (position,) = self._appended(record)
         return pb.ReportOutcomeReply(
             basis=self._basis(), partition=record.partition, position=position
         )
@@ -188,9 +219,20 @@ class IndexService:
             yield
             return
         if not self._waiters.acquire(blocking=False):
-            raise ServiceUnavailable("too many calls wait for positions; try again")
+            raise Overloaded("too many calls wait for positions")
         try:
-            yield
+            with self._pause():
+                yield
+        finally:
+            self._waiters.release()
+
+    def _appended(self, record: NewRecord) -> list[int]:
+        # Where too many wait for the log, those that come now are to hold others up.
+        if not self._waiters.acquire(blocking=False):
+            return self._event_log.append([record])
+        try:
+            with self._pause():
+                return self._event_log.append([record])
         finally:
             self._waiters.release()
 

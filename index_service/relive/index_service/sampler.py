@@ -19,7 +19,7 @@ from relive.core.sampling import Strategy, draw, importance_weights
 from relive.core.settings import PriorityWeights
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.scan import IndexArray
-from relive.index_service.view import RowKey
+from relive.index_service.segments import RowKey
 
 # Where few rows have most of the mass, draws of rows that were drawn before are many; after so many
 # rounds the rest is drawn by a look at all rows.

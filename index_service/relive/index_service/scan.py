@@ -13,6 +13,9 @@ Float32Array = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 IndexArray = npt.NDArray[np.int64]
 
+# One row in so many is few: they are taken out instead of multiplying all.
+_FEW = 16
+
 _log = logging.getLogger(__name__)
 
 
@@ -54,10 +57,12 @@ class NumpyScanner:
     def top(
         self, matrix: Float32Array, live: BoolArray | None, query: Float32Array, m: int
     ) -> Scanned:
-        scores = matrix @ query
-        rows = np.arange(len(scores)) if live is None else np.flatnonzero(live)
-        if live is not None:
-            scores = scores[rows]
+        if live is None:
+            rows, scores = np.arange(len(matrix)), matrix @ query
+        else:
+            rows = np.flatnonzero(live)
+            few = len(rows) * _FEW <= len(matrix)
+            scores = matrix[rows] @ query if few else (matrix @ query)[rows]
         if len(rows) > m:
             best = np.argpartition(scores, len(rows) - m)[-m:]
             return Scanned(scores[best], rows[best])

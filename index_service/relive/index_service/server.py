@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from relive.consumers import Backend, SnapshotOptions, Snapshots, StateDirectory, recovering
 from relive.core.settings import Settings
@@ -26,44 +28,80 @@ from relive.errors import (
     ConsumerStopped,
     InvalidConfig,
     InvalidQuery,
+    Overloaded,
     ReliveError,
     ServiceFailed,
     ServiceUnavailable,
 )
 from relive.index_service.engine import Engine, IndexOptions
+from relive.index_service.rpc_address import host_and_port
+from relive.index_service.rpc_admission import Admission, CallEnded
 from relive.index_service.rpc_errors import abort
 from relive.index_service.rpc_messages import MAX_MESSAGE_BYTES, SERVICE
+from relive.index_service.rpc_security import ServerSecurity, refuse_exposure
 from relive.index_service.rpc_service import IndexService
+from relive.index_service.rpc_tls import server_credentials
+from relive.index_service.rpc_tokens import Role, Tokens
 from relive.log import EventLog, open_log
 from relive.producers.compose import Composer
 from relive.schemas import SettingsChanged
 from relive.schemas import index_pb2 as pb
 
 DEFAULT_LISTEN = "127.0.0.1:0"
+# More than a few keep each other from the interpreter; see `Admission`.
+MAX_WORKERS = max(2, min(8, os.cpu_count() or 1))
+# Of a search of a few milliseconds, about half a second's worth.
+MAX_QUEUED = 64
 MAX_CALL_S = 10.0
 GRACE_S = 10.0
 
 _log = logging.getLogger(__name__)
 
-# Calls that are accepted for each worker; the rest is told to try elsewhere at once, since it
-# would only wait for its deadline.
-_QUEUED_PER_WORKER = 16
-_HEALTH_EVERY_S = 0.2
+# Calls that wait for positions or for the log; they hold a thread each, and no turn.
+_WAITING = 16
+# Threads that tell calls beyond the queue so; none of them waits for anything.
+_REFUSING = 4
+# Threads that answer health and reflection, and how many of them reflection may hold: its streams
+# last as long as their callers like.
+_ASIDE, _REFLECTING = 8, 2
+_LOOK_EVERY_S = 0.2
 # Replies that are on their way when the last call has ended.
 _SEND_S = 0.25
 # Of a call's time, what is kept for answering once a wait has ended in vain.
 _ANSWER_SHARE, _ANSWER_S = 0.2, 0.5
 
-# The request message, the method of IndexService, and the field that asks for less.
-_METHODS: dict[str, tuple[Any, str, str]] = {
-    "Search": (pb.SearchRequest, "search", "k"),
-    "Sample": (pb.SampleRequest, "sample", "n"),
-    "SampleSequences": (pb.SampleSequencesRequest, "sample_sequences", "length"),
-    "Episode": (pb.EpisodeRequest, "episode", "episode_id"),
-    "Get": (pb.GetRequest, "get", "id"),
-    "ReportOutcome": (pb.ReportOutcomeRequest, "report_outcome", "experience_id"),
-    "UpdatePriorities": (pb.UpdatePrioritiesRequest, "update_priorities", "ids"),
-    "Stats": (pb.StatsRequest, "stats", "freshness"),
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """A method of `IndexService`.
+
+    Attributes:
+        name: of the method.
+        request: the class of its message.
+        less: the field that asks for less.
+        role: what a token must allow.
+    """
+
+    name: str
+    request: Any
+    less: str
+    role: Role = Role.READ
+
+
+_METHODS = {
+    "Search": _Method("search", pb.SearchRequest, "k"),
+    "SearchMany": _Method("search_many", pb.SearchManyRequest, "k"),
+    "Sample": _Method("sample", pb.SampleRequest, "n"),
+    "SampleSequences": _Method("sample_sequences", pb.SampleSequencesRequest, "length"),
+    "Episode": _Method("episode", pb.EpisodeRequest, "episode_id"),
+    "Get": _Method("get", pb.GetRequest, "id"),
+    "ReportOutcome": _Method(
+        "report_outcome", pb.ReportOutcomeRequest, "experience_id", Role.PUBLISH
+    ),
+    "UpdatePriorities": _Method(
+        "update_priorities", pb.UpdatePrioritiesRequest, "ids", Role.PUBLISH
+    ),
+    "Stats": _Method("stats", pb.StatsRequest, "freshness"),
 }
 
 
@@ -82,19 +120,26 @@ class IndexServer:
     refused with `ServiceUnavailable`. Health turns NOT_SERVING again when the engine stops
     following the log, and reads are refused then: nothing stale is passed off as fresh.
 
+    Calls that come when all workers are busy wait their turn in a bounded queue; those that would
+    not get it before their deadline, or find the queue full, are refused with `Overloaded`. Health
+    has threads of its own and is never refused.
+
     Args:
         make_engine: makes the engine, which the server closes. Called by `recover`, because
             building the index of a large state takes its time too.
         log: the engine's log, where outcomes go; stays the caller's.
         listen: HOST:PORT, port 0 for any that is free.
-        max_workers: calls answered at the same time.
+        max_workers: calls computed at the same time; those that wait for positions, or for the log,
+            don't count.
+        max_queued: calls that wait for one of them.
         max_message_bytes: of a request or a reply.
-        max_call_s: no call waits longer for positions, whatever its deadline.
-        insecure_listen: listen beyond this machine, without encryption or authentication.
+        max_call_s: no call waits longer, whatever its deadline.
+        security: encryption and authentication.
+        insecure_listen: listen beyond this machine though it is not encrypted, or anyone may ask.
 
     Raises:
-        InvalidConfig: `listen` makes no sense, cannot be listened on, or is not a loopback
-            address while `insecure_listen` is off.
+        InvalidConfig: `listen` makes no sense, cannot be listened on, or would be open to the
+            network while `insecure_listen` is off; a file of `security` is of no use.
     """
 
     def __init__(
@@ -103,14 +148,16 @@ class IndexServer:
         log: EventLog,
         *,
         listen: str = DEFAULT_LISTEN,
-        max_workers: int = 16,
+        max_workers: int = MAX_WORKERS,
+        max_queued: int = MAX_QUEUED,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         max_call_s: float = MAX_CALL_S,
+        security: ServerSecurity = ServerSecurity(),  # noqa: B008 - frozen
         insecure_listen: bool = False,
     ) -> None:
+        refuse_exposure(listen, security, insecure_listen)
         self._make_engine = make_engine
         self._event_log = log
-        self._max_workers = max_workers
         self._max_message_bytes = max_message_bytes
         self._max_call_s = max_call_s
         self._engine: Engine | None = None
@@ -119,10 +166,18 @@ class IndexServer:
         self._phase_changed = threading.Condition()
         self._stopping = threading.Event()
         self._running = 0
+        self._shed = 0
+        # Calls whose message is on its way, and when they end at the latest.
+        self._arriving: dict[Any, float] = {}
+        self._tokens = None if security.tokens_file is None else Tokens(security.tokens_file)
+        self._admission = Admission(max_workers, max_queued)
+        self._threads = ThreadPoolExecutor(
+            max_workers + max_queued + _WAITING + _REFUSING, thread_name_prefix="relive-rpc"
+        )
         self._health = health.HealthServicer()
         self._serve_health(False)
         self._grpc = self._grpc_server()
-        self.address = self._bind(listen, insecure_listen)
+        self.address = self._bind(listen, security)
 
     # Life
 
@@ -148,9 +203,9 @@ class IndexServer:
             accept(engine)
             with self._phase_changed:
                 self._refuse_if_stopping()
-                # Some workers always stay free for calls that wait for nothing.
-                max_waiting = max(1, self._max_workers // 2)
-                self._service = IndexService(engine, self._event_log, max_waiting)
+                self._service = IndexService(
+                    engine, self._event_log, _WAITING, self._admission.pause, lambda: self._shed
+                )
                 self._phase = Phase.SERVING
         except BaseException:
             engine.close()
@@ -162,7 +217,7 @@ class IndexServer:
             engine.positions(),
             time.monotonic() - started,
         )
-        threading.Thread(target=self._watch_engine, name="relive-health", daemon=True).start()
+        threading.Thread(target=self._watch, name="relive-health", daemon=True).start()
 
     @property
     def engine(self) -> Engine | None:
@@ -182,12 +237,13 @@ class IndexServer:
         self._stopping.set()
         self._health.enter_graceful_shutdown()
         self._drain(grace_s)
+        self._threads.shutdown(wait=False)
         engine = self._engine
         if engine is not None:
             engine.close()
 
     def __repr__(self) -> str:
-        return f"IndexServer({self.address!r}, {self._phase}, running={self._running})"
+        return f"IndexServer({self.address!r}, {self._phase}, {self._admission})"
 
     def _drain(self, grace_s: float) -> None:
         ended = self._grpc.stop(grace_s)
@@ -203,7 +259,7 @@ class IndexServer:
 
     # Health
 
-    def _watch_engine(self) -> None:
+    def _watch(self) -> None:
         serving = False
         while not self._stopping.is_set():
             assert self._engine is not None
@@ -211,7 +267,8 @@ class IndexServer:
             if now is not serving:
                 serving = now
                 self._serve_health(now)
-            self._stopping.wait(_HEALTH_EVERY_S)
+            self._end_overdue_arrivals()
+            self._stopping.wait(_LOOK_EVERY_S)
 
     def _serve_health(self, serving: bool) -> None:
         statuses = health_pb2.HealthCheckResponse
@@ -222,43 +279,89 @@ class IndexServer:
 
     def _grpc_server(self) -> Any:
         server = grpc.server(
-            ThreadPoolExecutor(self._max_workers, thread_name_prefix="relive-rpc"),
+            ThreadPoolExecutor(_ASIDE, thread_name_prefix="relive-rpc-aside"),
             options=[
                 ("grpc.max_receive_message_length", self._max_message_bytes),
                 ("grpc.max_send_message_length", self._max_message_bytes),
                 # Or a second server on the same port would take half of the calls, unnoticed.
                 ("grpc.so_reuseport", 0),
             ],
-            maximum_concurrent_rpcs=self._max_workers * _QUEUED_PER_WORKER,
         )
+        # To gRPC's server these are streams, though of one message: so a call can be refused, and
+        # its deadline is known, before its message has come.
         handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                self._handler(method, less), request_deserializer=request.FromString
-            )
-            for name, (request, method, less) in _METHODS.items()
+            name: grpc.stream_unary_rpc_method_handler(self._handler(method))
+            for name, method in _METHODS.items()
         }
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
+            _Reflection(names, self._authorize), server
+        )
         return server
 
-    def _handler(self, method: str, less: str) -> Callable[[Any, Any], bytes]:
+    def _handler(self, method: _Method) -> Callable[[Iterator[bytes], Any], bytes]:
         """A handler that returns the bytes of the reply, so that they are made only once."""
 
-        def handle(request: Any, context: Any) -> bytes:
+        def handle(messages: Iterator[bytes], context: Any) -> bytes:
             with self._counted():
                 try:
-                    service = self._serving()
-                    reply = getattr(service, method)(request, self._wait_s(context))
-                    return self._fitting(reply.SerializeToString(), less, request)
+                    self._authorize(context, method.role, method.name)
+                    return self._answer(method, messages, context)
+                except CallEnded:
+                    return b""  # to nobody
+                except grpc.RpcError:
+                    raise  # of a call that ended while its message was on its way
                 except Exception as failure:  # noqa: BLE001 - a call is answered, come what may
-                    abort(context, self._said(failure, method))
+                    abort(context, self._said(failure, method.name))
 
+        handle.experimental_thread_pool = self._threads  # type: ignore[attr-defined]
         return handle
+
+    def _authorize(self, context: Any, role: Role, call: str) -> None:
+        if self._tokens is not None:
+            self._tokens.check(context.invocation_metadata(), role, call)
+
+    def _answer(self, method: _Method, messages: Iterator[bytes], context: Any) -> bytes:
+        service = self._serving()
+        ends = time.monotonic() + min(context.time_remaining(), self._max_call_s)
+        with self._admission.turn(_wait_s(ends), context.add_callback):
+            request = self._received(method, messages, context, ends)
+            reply = getattr(service, method.name)(request, _wait_s(ends))
+            return self._fitting(reply.SerializeToString(), method.less, request)
+
+    def _received(
+        self, method: _Method, messages: Iterator[bytes], context: Any, ends: float
+    ) -> Any:
+        self._arriving[context] = ends
+        try:
+            message = next(messages, None)
+        finally:
+            del self._arriving[context]
+        if message is None:
+            raise InvalidQuery("request", None, "the call carries no message")
+        try:
+            return method.request.FromString(message)
+        except DecodeError as error:
+            raise InvalidQuery(
+                "request",
+                f"{len(message)} bytes",
+                f"must be a {method.request.DESCRIPTOR.full_name}",
+            ) from error
+
+    def _end_overdue_arrivals(self) -> None:
+        """A call whose message never comes, and that has no deadline, would hold a worker."""
+        now = time.monotonic()
+        for context, ends in self._arriving.copy().items():
+            if now > ends:
+                context.cancel()
 
     def _said(self, failure: Exception, method: str) -> ReliveError:
         """What a caller is told of a failure."""
+        if isinstance(failure, Overloaded):
+            with self._phase_changed:
+                self._shed += 1
         if self._stopping.is_set() and isinstance(failure, BufferClosed | ConsumerStopped):
             return ServiceUnavailable("the service is stopping")
         if isinstance(failure, ReliveError):
@@ -283,12 +386,6 @@ class IndexServer:
             raise ServiceUnavailable("the service is recovering; health says when it serves")
         return self._service
 
-    def _wait_s(self, context: Any) -> float:
-        """How long a call may wait for positions, and still say in time that it was in vain."""
-        left = context.time_remaining()
-        left = self._max_call_s if left is None else min(left, self._max_call_s)
-        return float(max(0.0, left - min(_ANSWER_SHARE * left, _ANSWER_S)))
-
     def _fitting(self, reply: bytes, less: str, request: Any) -> bytes:
         if len(reply) > self._max_message_bytes:
             raise InvalidQuery(
@@ -299,36 +396,43 @@ class IndexServer:
             )
         return reply
 
-    def _bind(self, listen: str, insecure_listen: bool) -> str:
-        host, port = _host_and_port(listen)
-        if not insecure_listen and not _is_loopback(host):
-            raise InvalidConfig(
-                "listen",
-                listen,
-                "would be open to the network without encryption or authentication; listen on "
-                "127.0.0.1, or set insecure_listen where the network itself is protected",
-            )
+    def _bind(self, listen: str, security: ServerSecurity) -> str:
         try:
-            bound = self._grpc.add_insecure_port(f"{host}:{port}")
+            if security.tls is None:
+                bound = self._grpc.add_insecure_port(listen)
+            else:
+                bound = self._grpc.add_secure_port(listen, server_credentials(security.tls))
         except RuntimeError as error:
             raise InvalidConfig("listen", listen, f"cannot be listened on: {error}") from error
-        return f"{host}:{bound}"
+        return f"{host_and_port('listen', listen)[0]}:{bound}"
 
 
-def _host_and_port(listen: str) -> tuple[str, int]:
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise InvalidConfig("listen", listen, "must be HOST:PORT")
-    return host, int(port)
+def _wait_s(ends: float) -> float:
+    """How long a call may wait for something, and still say in time that it was in vain."""
+    left = max(0.0, ends - time.monotonic())
+    return left - min(_ANSWER_SHARE * left, _ANSWER_S)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:  # a name, and who knows what it stands for
-        return False
+class _Reflection(reflection.ReflectionServicer):  # type: ignore[misc]
+    """Reflection for those who may call at all, and for a few at a time."""
+
+    def __init__(self, names: tuple[str, ...], authorize: Callable[[Any, Role, str], None]) -> None:
+        super().__init__(names)
+        self._authorize = authorize
+        self._places = threading.Semaphore(_REFLECTING)
+
+    def ServerReflectionInfo(self, request_iterator: Any, context: Any) -> Iterator[Any]:
+        """Answers questions about the service's methods and messages."""
+        try:
+            self._authorize(context, Role.READ, "reflection")
+            if not self._places.acquire(blocking=False):
+                raise Overloaded(f"{_REFLECTING} others use reflection, the most that may")
+        except ReliveError as failure:
+            abort(context, failure)
+        try:
+            yield from super().ServerReflectionInfo(request_iterator, context)
+        finally:
+            self._places.release()
 
 
 # The process
@@ -345,14 +449,17 @@ class ServeConfig(Protocol):
     def poison_limit(self) -> int:
         """See `Materializer`."""
 
-    def index_options(self) -> IndexOptions:
-        """How embeddings are compared."""
+    def index_options(self, directory: Path | None) -> IndexOptions:
+        """How embeddings are compared, and how the index of a state in a directory is built."""
 
     def settings(self, partitions: int, known: Settings | None = None) -> Settings:
         """What is known, changed to what is set explicitly."""
 
     def snapshot_options(self, directory: Path) -> SnapshotOptions:
         """When snapshots of the state in a directory are taken, and where they lie."""
+
+    def server_security(self) -> ServerSecurity:
+        """What protects the service."""
 
 
 # Of an event's fields, those before say where it comes from and why.
@@ -369,7 +476,8 @@ def serve(
     create: bool = False,
     listen: str = DEFAULT_LISTEN,
     insecure_listen: bool = False,
-    max_workers: int = 16,
+    max_workers: int = MAX_WORKERS,
+    max_queued: int = MAX_QUEUED,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     grace_s: float = GRACE_S,
     on_listening: OnListening = lambda address: None,
@@ -381,7 +489,7 @@ def serve(
         config: compared with the settings in the log, which hold.
         log: its URL; by default the log is in the directory.
         create: make the log if it isn't there.
-        listen, insecure_listen, max_workers, max_message_bytes: see `IndexServer`.
+        listen, insecure_listen, max_workers, max_queued, max_message_bytes: see `IndexServer`.
         grace_s: how long running calls get to finish.
         on_listening: called with HOST:PORT once it listens, before it recovers.
 
@@ -393,7 +501,7 @@ def serve(
         LogMissing, LogUnavailable, LogReplaced, StoreInUse, StateUnrecoverable: it cannot be
             recovered.
     """
-    options, snapshots = config.index_options(), config.snapshot_options(path)
+    options, snapshots = config.index_options(path), config.snapshot_options(path)
     state = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
     event_log = open_log(f"file:{path}" if log is None else log, create=create)
     try:
@@ -413,7 +521,9 @@ def serve(
             listen=listen,
             insecure_listen=insecure_listen,
             max_workers=max_workers,
+            max_queued=max_queued,
             max_message_bytes=max_message_bytes,
+            security=config.server_security(),
         )
         with _signals() as stop, ThreadPoolExecutor(1) as background:
             server.start()

@@ -1,28 +1,23 @@
-"""The index: exact, always fresh, read without a lock.
+"""The index at one moment: always fresh, read without a lock.
 
-Rows lie in chunks of fixed arrays that are only appended to. A view is an immutable picture of
-them (how many rows of each chunk count, which of these are gone, at which positions), replaced as
-a whole; a reader takes the current one by reading one attribute.
+A view is an immutable picture of the index's segments, replaced as a whole; a reader takes the
+current one by reading one attribute. Rows that are in lists are looked for there, the others are
+scanned; whatever was found is compared exactly, so that a score never depends on how it was found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice, repeat
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from relive.core.embedding import Embeddings, EmbeddingSpace, Query
+from relive.core.embedding import EmbeddingSpace, Query
+from relive.index_service.lists import Model, Near
 from relive.index_service.scan import BoolArray, Float32Array, IndexArray, Scanner
-
-CHUNK_ROWS = 8_192
-
-# A chunk whose live share falls below this is copied together.
-_SPARSE = 0.5
+from relive.index_service.segments import RowKey, Segment
 
 # A float32 dot product of 65,536 numbers, summed in SIMD lanes, is off by less than this times
 # both lengths; rows whose scan scores differ by less are told apart by their exact scores.
@@ -31,12 +26,19 @@ _ROUNDING = 1e-5
 # Candidates beyond k, so that ties at the end rarely need a second scan.
 _SPARE = 8
 
+# Where fewer rows are allowed, looking at each takes no longer than looking at so many more lists
+# that as many as usual are met there.
+_LEAST_SHARE = 0.125
+# Of the allowed rows that are to be expected among the candidates, so many have to be there.
+_LEAST_EXPECTED = 0.25
 
-class RowKey(NamedTuple):
-    """Where the record of a row lies; rows of equal score are ordered by it."""
+# Above this share of the rows, looking them up one by one takes longer than scanning all.
+_MOST_CANDIDATES = 0.05
+_WIDEN = 4
 
-    partition: int
-    position: int
+
+# Given the partitions and positions of rows, says which of them may be found.
+Allowed: TypeAlias = Callable[[IndexArray, IndexArray], BoolArray]
 
 
 class Found(NamedTuple):
@@ -46,42 +48,17 @@ class Found(NamedTuple):
     score: float
 
 
-@dataclass(slots=True)
-class Chunk:
-    """Arrays that rows are appended to. What a view has counted is never written again."""
-
-    matrix: Float32Array
-    partitions: IndexArray
-    positions: IndexArray
-    count: int = 0
-
-    @staticmethod
-    def empty(width: int) -> Chunk:
-        return Chunk(
-            np.empty((CHUNK_ROWS, width), dtype=np.float32),
-            np.empty(CHUNK_ROWS, dtype=np.int64),
-            np.empty(CHUNK_ROWS, dtype=np.int64),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """What a view sees of a chunk.
+class _Candidates(NamedTuple):
+    """Rows of a segment that may be among the best.
 
     Attributes:
-        chunk: the arrays.
-        start, stop: rows outside are not seen.
-        live: of rows start to stop, which still count; None for all.
-        size: how many count.
-        norm: the greatest length of a row.
+        scores: float32, dot products with the query, up to rounding.
+        rows: int64, of the segment's chunk.
     """
 
-    chunk: Chunk
-    start: int
-    stop: int
-    live: BoolArray | None
-    size: int
-    norm: float
+    segment: Segment
+    scores: Float32Array
+    rows: IndexArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +66,13 @@ class View:
     """The index at one moment.
 
     Attributes:
+        space: of the rows.
         segments: its rows.
         positions: it includes everything before these.
         epoch: counts the rebuilt indices that were put in service.
         size: live rows.
+        model: of the segments' lists; None while there are none.
+        whole: what this is a restriction of; None for a view of all rows.
     """
 
     space: EmbeddingSpace
@@ -100,228 +80,185 @@ class View:
     positions: Mapping[int, int] = field(default_factory=dict)
     epoch: int = 0
     size: int = 0
+    model: Model | None = None
+    whole: View | None = None
 
-    def search(self, scanner: Scanner, query: Query, k: int) -> list[Found]:
-        """The min(k, size) rows of the highest scores, in order of (score, position, partition)."""
+    @property
+    def approximate(self) -> bool:
+        """Whether a search may miss some of the nearest."""
+        return self.model is not None
+
+    def restricted(self, allowed: Allowed) -> View:
+        """A view of those rows alone that are allowed."""
+        segments = tuple(segment.restricted(allowed) for segment in self.segments)
+        size = sum(segment.size for segment in segments)
+        return replace(self, segments=segments, size=size, whole=self.whole or self)
+
+    def search(
+        self,
+        scanner: Scanner,
+        query: Query,
+        k: int,
+        *,
+        allowed: Allowed | None = None,
+        least: float | None = None,
+    ) -> list[Found]:
+        """The min(k, size) rows of the highest scores, in order of (score, position, partition).
+
+        Rows in lists are found with the model's recall, all others surely.
+
+        Args:
+            scanner: finds candidates.
+            query: what to compare rows with.
+            k: how many, at least 0.
+            allowed: only rows that it allows count.
+            least: of the rows found, those with lower scores are left out.
+
+        Raises:
+            IndexDamaged: a file of the index is not what was written.
+        """
+        if allowed is not None:
+            return self.restricted(allowed).search(scanner, query, k, least=least)
+        found = self._nearest(scanner, query, k)
+        return found if least is None else [one for one in found if one.score >= least]
+
+    def _nearest(self, scanner: Scanner, query: Query, k: int) -> list[Found]:
         wanted = min(k, self.size)
         if wanted == 0:
             return []
         segments = [segment for segment in self.segments if segment.size]
         norm = max(segment.norm for segment in segments)
         margin = 2.0 * _ROUNDING * query.scan_norm * norm
-        m = wanted + _SPARE
-        most = max(segment.size for segment in segments)
-        while True:
-            scanned = [_scan(segment, scanner, query, m) for segment in segments]
-            scores = np.concatenate([scores for scores, _ in scanned])
-            # The candidates are complete if the worst of each scan that was cut short is clearly
-            # worse than the k-th best of all.
-            kth = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
-            cut = [
-                float(found.min())
-                for segment, (found, _) in zip(segments, scanned, strict=True)
-                if len(found) < segment.size
-            ]
-            if m >= most or all(worst < kth - margin for worst in cut):
+        for found in self._attempts(segments, scanner, query, wanted, margin):
+            if sum(len(part.rows) for part in found) >= wanted:
                 break
-            m *= 4
-        return _best(segments, scanned, float(kth) - margin, query, wanted)
+        return _best(found, query, wanted, margin)
+
+    def _attempts(
+        self,
+        segments: Sequence[Segment],
+        scanner: Scanner,
+        query: Query,
+        wanted: int,
+        margin: float,
+    ) -> Iterator[list[_Candidates]]:
+        """Candidates, each time of more lists, at last of a scan of everything."""
+        model = self.model
+        listed = [segment for segment in segments if segment.lists is not None]
+        if self.whole is not None:
+            allowed = self._allowed_among_all(self.whole, scanner, query, wanted, margin)
+            if allowed is not None:
+                yield allowed
+        elif model is not None and listed:
+            rows = sum(segment.size for segment in listed)
+            m = max(model.candidates_of(rows), 2 * wanted)
+            if m <= _MOST_CANDIDATES * rows:
+                scanned = _scanned(_unlisted(segments), scanner, query, wanted, margin)
+                widen = 1
+                while True:
+                    near = model.near(query, widen)
+                    yield scanned + _looked_up(listed, near, query, m)
+                    if near.lists.shape[1] == model.lists:
+                        break
+                    widen *= _WIDEN
+        yield _scanned(segments, scanner, query, wanted, margin)
+
+    def _allowed_among_all(
+        self, whole: View, scanner: Scanner, query: Query, wanted: int, margin: float
+    ) -> list[_Candidates] | None:
+        """Of what lists give as candidates for all rows, those that are allowed here.
+
+        None where fewer are allowed than the share of allowed rows lets expect. Then they are not
+        where the query is, and those nearest to it may be in any list.
+        """
+        model, share = self.model, self.size / whole.size
+        if model is None or share < _LEAST_SHARE:
+            return None
+        both = zip(whole.segments, self.segments, strict=True)
+        pairs = [pair for pair in both if pair[0].lists is not None]
+        rows = sum(segment.size for segment, _ in pairs)
+        m = max(model.candidates_of(rows), 2 * wanted)
+        among = math.ceil(m / share)
+        if among > _MOST_CANDIDATES * rows:
+            return None
+        near = model.near(query, math.ceil(1.0 / share))
+        best = _best_coded([segment for segment, _ in pairs], near, among)
+        allowed = [(here, here.among(some)) for (_, here), some in zip(pairs, best, strict=True)]
+        if sum(len(some) for _, some in allowed) < _LEAST_EXPECTED * m:
+            return None
+        rest = _unlisted(self.segments)
+        return _scanned(rest, scanner, query, wanted, margin) + _compared(allowed, query)
 
 
-def _scan(
-    segment: Segment, scanner: Scanner, query: Query, m: int
-) -> tuple[Float32Array, IndexArray]:
-    matrix = segment.chunk.matrix[segment.start : segment.stop]
+def _unlisted(segments: Sequence[Segment]) -> list[Segment]:
+    """What is not in lists of some segments."""
+    return [rest for rest in (segment.unlisted() for segment in segments) if rest.size]
+
+
+def _looked_up(segments: Sequence[Segment], near: Near, query: Query, m: int) -> list[_Candidates]:
+    """The m best rows by their codes, of all segments together."""
+    best = _best_coded(segments, near, m)
+    return _compared(list(zip(segments, best, strict=True)), query)
+
+
+def _best_coded(segments: Sequence[Segment], near: Near, m: int) -> list[IndexArray]:
+    """Of each segment, which of its rows are among the m best of all by their codes."""
+    found = []
+    for segment in segments:
+        assert segment.lists is not None
+        found.append(segment.lists.top(near, m, segment.bits))
+    scores = np.concatenate([scores for scores, _ in found])
+    least = np.partition(scores, len(scores) - m)[len(scores) - m] if len(scores) > m else -np.inf
+    return [rows[approximate >= least] for approximate, rows in found]
+
+
+def _compared(chosen: Sequence[tuple[Segment, IndexArray]], query: Query) -> list[_Candidates]:
+    return [
+        _Candidates(segment, segment.chunk.rows(rows) @ query.scan, rows)
+        for segment, rows in chosen
+        if len(rows)
+    ]
+
+
+def _scanned(
+    segments: Sequence[Segment], scanner: Scanner, query: Query, wanted: int, margin: float
+) -> list[_Candidates]:
+    """All rows that may be among the best `wanted`, but for what is clearly worse."""
+    if not segments:
+        return []
+    wanted = min(wanted, sum(segment.size for segment in segments))
+    m = wanted + _SPARE
+    most = max(segment.size for segment in segments)
+    while True:
+        found = [_scan(segment, scanner, query, m) for segment in segments]
+        scores = np.concatenate([part.scores for part in found])
+        # The candidates are complete if the worst of each scan that was cut short is clearly
+        # worse than the k-th best of all.
+        kth = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
+        cut = [float(part.scores.min()) for part in found if len(part.rows) < part.segment.size]
+        if m >= most or all(worst < kth - margin for worst in cut):
+            return found
+        m *= 4
+
+
+def _scan(segment: Segment, scanner: Scanner, query: Query, m: int) -> _Candidates:
+    matrix = segment.chunk.span(segment.start, segment.stop, segment.live)
     scores, rows = scanner.top(matrix, segment.live, query.scan, m)
-    return scores, rows + segment.start
+    return _Candidates(segment, scores, rows + segment.start)
 
 
 def _best(
-    segments: Sequence[Segment],
-    scanned: Sequence[tuple[Float32Array, IndexArray]],
-    least: float,
-    query: Query,
-    wanted: int,
+    candidates: Sequence[_Candidates], query: Query, wanted: int, margin: float
 ) -> list[Found]:
+    scores = np.concatenate([part.scores for part in candidates])
+    least = float(np.partition(scores, len(scores) - wanted)[len(scores) - wanted]) - margin
     exact, partitions, positions = [], [], []
-    for segment, (scores, rows) in zip(segments, scanned, strict=True):
+    for chunk, scores, rows in ((part.segment.chunk, *part[1:]) for part in candidates):
         near = rows[scores >= least]
         if len(near):
-            exact.append(query.exact(segment.chunk.matrix[near]))
-            partitions.append(segment.chunk.partitions[near])
-            positions.append(segment.chunk.positions[near])
+            exact.append(query.exact(chunk.matrix[near]))
+            partitions.append(chunk.partitions[near])
+            positions.append(chunk.positions[near])
     score, partition, position = (np.concatenate(part) for part in (exact, partitions, positions))
     order = np.lexsort((partition, position, -score))[:wanted]
     return [Found(RowKey(int(partition[at]), int(position[at])), float(score[at])) for at in order]
-
-
-class Index:
-    """Follows the state and publishes views. One thread writes; any thread reads `view`."""
-
-    def __init__(self, space: EmbeddingSpace, epoch: int = 0) -> None:
-        self._chunks: list[Chunk] = []
-        self._segments: list[Segment] = []
-        self._where: dict[RowKey, tuple[int, int]] = {}
-        self.view = View(space, epoch=epoch)
-
-    @classmethod
-    def copied(cls, view: View) -> Index:
-        """A new index, of the next epoch, of the rows that a view sees, close together.
-
-        Not published yet; see `succeed`.
-        """
-        index = cls(view.space, view.epoch + 1)
-        for segment in (segment for segment in view.segments if segment.size):
-            index._append(_keys(segment), _live_matrix(segment))
-        return index
-
-    def succeed(self, other: Index) -> None:
-        """Take what the index that this is a copy of got and lost since, and publish its view."""
-        added = [key for key in other._where if key not in self._where]
-        removed = [key for key in self._where if key not in other._where]
-        rows = np.empty((len(added), self.view.space.width), dtype=np.float32)
-        for at, key in enumerate(added):
-            segment, row = other._where[key]
-            rows[at] = other._segments[segment].chunk.matrix[row]
-        self.apply(added, rows, removed, other.view.positions)
-
-    def apply(
-        self,
-        added: Sequence[RowKey],
-        rows: Float32Array,
-        removed: Sequence[RowKey],
-        positions: Mapping[int, int],
-    ) -> None:
-        """Add rows, remove rows, and publish the view at the positions.
-
-        Args:
-            added: new keys.
-            rows: their index rows, float32 of shape (len(added), width).
-            removed: keys that were added before or are added now.
-            positions: what the view includes from now on.
-        """
-        self._append(added, rows)
-        for at, gone in self._removed_rows(removed).items():
-            self._segments[at] = _without(self._segments[at], gone)
-        self._compact()
-        self.view = View(
-            self.view.space,
-            tuple(self._segments),
-            dict(positions),
-            self.view.epoch,
-            len(self._where),
-        )
-
-    def load(self, partition: int, positions: IndexArray, embeddings: Embeddings) -> None:
-        """Add rows of one partition in bulk; the next `apply` publishes them.
-
-        Args:
-            partition: of all of them.
-            positions: int64 of shape (n,).
-            embeddings: of n experiences.
-        """
-        keys = cast(Iterator[RowKey], zip(repeat(partition), positions.tolist(), strict=False))
-        for some, rows in self._rooms(len(positions)):
-            self.view.space.fill(rows, embeddings.some(some))
-            self._take(list(islice(keys, len(rows))), partition, positions[some])
-
-    def _append(self, keys: Sequence[RowKey], rows: Float32Array) -> None:
-        for some, room in self._rooms(len(keys)):
-            room[:] = rows[some]
-            partitions, positions = zip(*keys[some], strict=True)
-            self._take(keys[some], partitions, positions)
-
-    def _rooms(self, count: int) -> Iterator[tuple[slice, Float32Array]]:
-        """Which rows of so many go where next: into the last chunk, a new one if that is full."""
-        done = 0
-        while done < count:
-            if not self._segments or self._segments[-1].stop == CHUNK_ROWS:
-                chunk = Chunk.empty(self.view.space.width)
-                self._segments.append(Segment(chunk, 0, 0, None, 0, 0.0))
-            start = self._segments[-1].stop
-            room = min(CHUNK_ROWS - start, count - done)
-            matrix = self._segments[-1].chunk.matrix
-            yield slice(done, done + room), matrix[start : start + room]
-            done += room
-
-    def _take(
-        self, keys: Sequence[RowKey], partitions: npt.ArrayLike, positions: npt.ArrayLike
-    ) -> None:
-        """Count the rows that were put into the last chunk."""
-        segment = self._segments[-1]
-        chunk, start, stop = segment.chunk, segment.stop, segment.stop + len(keys)
-        rows = chunk.matrix[start:stop]
-        chunk.partitions[start:stop] = partitions
-        chunk.positions[start:stop] = positions
-        last = len(self._segments) - 1
-        self._where.update(zip(keys, zip(repeat(last), range(start, stop)), strict=False))
-        live = segment.live
-        self._segments[-1] = Segment(
-            chunk,
-            segment.start,
-            stop,
-            None if live is None else np.append(live, np.ones(len(keys), dtype=bool)),
-            segment.size + len(keys),
-            max(segment.norm, math.sqrt(float(np.einsum("ij,ij->i", rows, rows).max()))),
-        )
-
-    def _removed_rows(self, removed: Sequence[RowKey]) -> dict[int, list[int]]:
-        by_segment: dict[int, list[int]] = {}
-        for key in removed:
-            at, row = self._where.pop(key)
-            by_segment.setdefault(at, []).append(row)
-        return by_segment
-
-    def _compact(self) -> None:
-        """Copy together what is left of sparse chunks, and forget empty ones."""
-        full = self._segments[:-1]
-        if all(segment.size >= _SPARSE * (segment.stop - segment.start) > 0 for segment in full):
-            return
-        # What an earlier compaction left half filled is taken along, or segments would pile up.
-        kept = [segment for segment in full if segment.size >= _SPARSE * CHUNK_ROWS]
-        sparse = [segment for segment in full if segment.size < _SPARSE * CHUNK_ROWS]
-        rebuilt = Index(self.view.space)
-        for segment in (s for s in sparse if s.size):
-            rebuilt._append(_keys(segment), _live_matrix(segment))
-        self._segments = kept + rebuilt._segments + self._segments[-1:]
-        self._where = {
-            key: (at, row)
-            for at, segment in enumerate(self._segments)
-            for key, row in zip(_keys(segment), _live_rows(segment), strict=True)
-        }
-
-
-def _live_rows(segment: Segment) -> list[int]:
-    if segment.live is None:
-        return list(range(segment.start, segment.stop))
-    rows: list[int] = (np.flatnonzero(segment.live) + segment.start).tolist()
-    return rows
-
-
-def _live_matrix(segment: Segment) -> Float32Array:
-    seen = segment.chunk.matrix[segment.start : segment.stop]
-    return seen if segment.live is None else seen[segment.live]
-
-
-def _keys(segment: Segment) -> list[RowKey]:
-    rows, chunk = _live_rows(segment), segment.chunk
-    columns = chunk.partitions[rows].tolist(), chunk.positions[rows].tolist()
-    return [RowKey(*key) for key in zip(*columns, strict=True)]
-
-
-def _without(segment: Segment, rows: Sequence[int]) -> Segment:
-    count = segment.stop - segment.start
-    live = np.ones(count, dtype=bool) if segment.live is None else segment.live.copy()
-    live[np.asarray(rows) - segment.start] = False
-    size = segment.size - len(rows)
-    # Eviction takes the oldest first: dropping them from the front keeps the rest without a mask.
-    gone = int(np.argmax(live)) if size else count
-    live = live[gone:]
-    return Segment(
-        segment.chunk,
-        segment.start + gone,
-        segment.stop,
-        None if live.all() else live,
-        size,
-        segment.norm,
-    )

@@ -79,7 +79,7 @@ def _columns(
 ) -> PriorityColumns:
     columns = PriorityColumns(len(states))
     for state, weight in zip(states, weights, strict=True):
-        for some in state.recorded(_ROWS_AT_ONCE):
+        for some in state.packed_rows(_ROWS_AT_ONCE):
             positions = np.array(some.positions, dtype=np.int64)
             columns.load(state.partition, positions, priority_inputs(some.packed, weight))
     return columns

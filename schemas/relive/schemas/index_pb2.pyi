@@ -40,21 +40,47 @@ class Basis(_message.Message):
     approximate: bool
     def __init__(self, positions: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., degraded: _Optional[bool] = ..., approximate: _Optional[bool] = ...) -> None: ...
 
+class Filter(_message.Message):
+    __slots__ = ("where", "since", "until", "min_reward", "max_reward", "min_confidence", "max_confidence", "min_success_rate", "max_success_rate")
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    MIN_REWARD_FIELD_NUMBER: _ClassVar[int]
+    MAX_REWARD_FIELD_NUMBER: _ClassVar[int]
+    MIN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    MIN_SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    where: str
+    since: int
+    until: int
+    min_reward: float
+    max_reward: float
+    min_confidence: float
+    max_confidence: float
+    min_success_rate: float
+    max_success_rate: float
+    def __init__(self, where: _Optional[str] = ..., since: _Optional[int] = ..., until: _Optional[int] = ..., min_reward: _Optional[float] = ..., max_reward: _Optional[float] = ..., min_confidence: _Optional[float] = ..., max_confidence: _Optional[float] = ..., min_success_rate: _Optional[float] = ..., max_success_rate: _Optional[float] = ...) -> None: ...
+
 class SearchRequest(_message.Message):
-    __slots__ = ("freshness", "visual", "text", "k", "visual_weight", "text_weight")
+    __slots__ = ("freshness", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     VISUAL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
     VISUAL_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     TEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     visual: bytes
     text: bytes
     k: int
     visual_weight: float
     text_weight: float
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ...) -> None: ...
+    filter: Filter
+    min_score: float
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ...) -> None: ...
 
 class SearchReply(_message.Message):
     __slots__ = ("basis", "retrieval_id", "hits")
@@ -65,6 +91,44 @@ class SearchReply(_message.Message):
     retrieval_id: str
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
+
+class SearchManyRequest(_message.Message):
+    __slots__ = ("freshness", "queries", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score")
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    K_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    TEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    queries: int
+    visual: bytes
+    text: bytes
+    k: int
+    visual_weight: float
+    text_weight: float
+    filter: Filter
+    min_score: float
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., queries: _Optional[int] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ...) -> None: ...
+
+class SearchManyReply(_message.Message):
+    __slots__ = ("basis", "answers")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    answers: _containers.RepeatedCompositeFieldContainer[SearchAnswer]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., answers: _Optional[_Iterable[_Union[SearchAnswer, _Mapping]]] = ...) -> None: ...
+
+class SearchAnswer(_message.Message):
+    __slots__ = ("retrieval_id", "hits")
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    retrieval_id: str
+    hits: _containers.RepeatedCompositeFieldContainer[Hit]
+    def __init__(self, retrieval_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("score", "experience")
@@ -270,7 +334,7 @@ class StatsRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "priority_updates", "stale_updates", "unknown_updates")
+    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "priority_updates", "stale_updates", "unknown_updates", "calls_shed", "index")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
@@ -294,6 +358,8 @@ class StatsReply(_message.Message):
     PRIORITY_UPDATES_FIELD_NUMBER: _ClassVar[int]
     STALE_UPDATES_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    CALLS_SHED_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     size: int
     capacity: int
@@ -317,7 +383,29 @@ class StatsReply(_message.Message):
     priority_updates: int
     stale_updates: int
     unknown_updates: int
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., priority_updates: _Optional[int] = ..., stale_updates: _Optional[int] = ..., unknown_updates: _Optional[int] = ...) -> None: ...
+    calls_shed: int
+    index: IndexStats
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., priority_updates: _Optional[int] = ..., stale_updates: _Optional[int] = ..., unknown_updates: _Optional[int] = ..., calls_shed: _Optional[int] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
+
+class IndexStats(_message.Message):
+    __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure")
+    LISTS_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    UNLISTED_FIELD_NUMBER: _ClassVar[int]
+    BUILDING_FIELD_NUMBER: _ClassVar[int]
+    BUILDS_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    LAST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    lists: int
+    recall: float
+    unlisted: int
+    building: bool
+    builds: int
+    failures: int
+    last_seconds: float
+    last_failure: str
+    def __init__(self, lists: _Optional[int] = ..., recall: _Optional[float] = ..., unlisted: _Optional[int] = ..., building: _Optional[bool] = ..., builds: _Optional[int] = ..., failures: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_failure: _Optional[str] = ...) -> None: ...
 
 class Recovery(_message.Message):
     __slots__ = ("source", "positions", "passed_over", "events_replayed", "seconds")

@@ -27,6 +27,8 @@ if _version_not_supported:
 
 class IndexStub:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
+    any role. Health is open to all.
     """
 
     def __init__(self, channel):
@@ -39,6 +41,11 @@ class IndexStub:
                 '/relive.v1.Index/Search',
                 request_serializer=relive_dot_schemas_dot_index__pb2.SearchRequest.SerializeToString,
                 response_deserializer=relive_dot_schemas_dot_index__pb2.SearchReply.FromString,
+                _registered_method=True)
+        self.SearchMany = channel.unary_unary(
+                '/relive.v1.Index/SearchMany',
+                request_serializer=relive_dot_schemas_dot_index__pb2.SearchManyRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.SearchManyReply.FromString,
                 _registered_method=True)
         self.Sample = channel.unary_unary(
                 '/relive.v1.Index/Sample',
@@ -79,10 +86,19 @@ class IndexStub:
 
 class IndexServicer:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
+    any role. Health is open to all.
     """
 
     def Search(self, request, context):
         """The min(k, live) nearest experiences, nearest first. Counts as a retrieval of each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchMany(self, request, context):
+        """Many searches at the same positions. Each is a retrieval of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -148,6 +164,11 @@ def add_IndexServicer_to_server(servicer, server):
                     request_deserializer=relive_dot_schemas_dot_index__pb2.SearchRequest.FromString,
                     response_serializer=relive_dot_schemas_dot_index__pb2.SearchReply.SerializeToString,
             ),
+            'SearchMany': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchMany,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.SearchManyRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.SearchManyReply.SerializeToString,
+            ),
             'Sample': grpc.unary_unary_rpc_method_handler(
                     servicer.Sample,
                     request_deserializer=relive_dot_schemas_dot_index__pb2.SampleRequest.FromString,
@@ -193,6 +214,8 @@ def add_IndexServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Index:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
+    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
+    any role. Health is open to all.
     """
 
     @staticmethod
@@ -212,6 +235,33 @@ class Index:
             '/relive.v1.Index/Search',
             relive_dot_schemas_dot_index__pb2.SearchRequest.SerializeToString,
             relive_dot_schemas_dot_index__pb2.SearchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchMany(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/SearchMany',
+            relive_dot_schemas_dot_index__pb2.SearchManyRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.SearchManyReply.FromString,
             options,
             channel_credentials,
             insecure,

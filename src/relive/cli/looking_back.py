@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from relive.cli.moment import parsed_moment
-from relive.cli.options import AsJson, At, ConfigFile, OtherLog, Target
+from relive.cli.options import AsJson, At, ConfigFile, Flags, OtherLog, Target, way_in
 from relive.cli.output import print_result
 from relive.cli.reads import content, table
 from relive.cli.target import (
@@ -58,6 +58,7 @@ def explain(
     print_result(as_json, _explanation(found, items), _explanation_text(found, items))
 
 
+@way_in
 def top(
     target: Target,
     n: Annotated[int, typer.Option("-n", help="how many")] = 10,
@@ -65,12 +66,14 @@ def top(
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """The experiences of highest priority. A service counts it as a retrieval, a look doesn't.
 
     Example: relive top ./buffer -n 20
     """
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         batch = reads.sample(n, strategy=Strategy.HIGHEST_PRIORITY.value)
     items = [content(item.experience) for item in batch]
     columns = ("priority", "retrieval_count", "success_rate", "id", "question", "final_answer")

@@ -11,7 +11,25 @@ import numpy as np
 import typer
 
 from relive.cli.experience_json import experience_to_json
-from relive.cli.options import AsJson, At, ConfigFile, OtherLog, Target
+from relive.cli.filters import parsed_filter
+from relive.cli.options import (
+    AsJson,
+    At,
+    ConfigFile,
+    Flags,
+    MaxConfidence,
+    MaxReward,
+    MaxSuccessRate,
+    MinConfidence,
+    MinReward,
+    MinSuccessRate,
+    OtherLog,
+    Since,
+    Target,
+    Until,
+    Where,
+    way_in,
+)
 from relive.cli.output import print_result, to_json
 from relive.cli.target import reading
 from relive.core.experience import Experience
@@ -19,6 +37,7 @@ from relive.core.sampling import Strategy
 from relive.errors import InvalidQuery, UnknownExperience
 
 
+@way_in
 def get(
     target: Target,
     experience_id: Annotated[str, typer.Argument(metavar="ID")],
@@ -26,12 +45,14 @@ def get(
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """One experience with what has come of it; exit code 1 if it is not live.
 
     Example: relive get ./buffer x1 --at 2026-11-24T10:00
     """
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         experience = reads.get(experience_id)
     if experience is None:
         raise UnknownExperience(experience_id)
@@ -45,22 +66,26 @@ def get(
     print_result(as_json, shown, "\n".join(lines))
 
 
+@way_in
 def stats(
     target: Target,
     at: At = None,
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """What is in a buffer and what happened to it.
 
     Example: relive stats localhost:50051 --json
     """
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         report = asdict(reads.stats())
     print_result(as_json, report, "\n".join(f"{n:18}{value}" for n, value in report.items()))
 
 
+@way_in
 def search(
     target: Target,
     like: Annotated[
@@ -73,25 +98,48 @@ def search(
         Path | None, typer.Option(help="FILE.npy with a text embedding of shape (dim,)")
     ] = None,
     k: Annotated[int, typer.Option("-k", help="how many")] = 10,
+    min_score: Annotated[float | None, typer.Option(help="leave out lower scores")] = None,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    min_reward: MinReward = None,
+    max_reward: MaxReward = None,
+    min_confidence: MinConfidence = None,
+    max_confidence: MaxConfidence = None,
+    min_success_rate: MinSuccessRate = None,
+    max_success_rate: MaxSuccessRate = None,
     at: At = None,
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """The nearest experiences. A service counts it as a retrieval, a look at a buffer doesn't.
 
-    Example: relive search ./buffer --id x1 -k 5
+    Example: relive search ./buffer --id x1 -k 5 --where room=3 --min-reward 0.5
     """
+    wanted = parsed_filter(
+        where,
+        since,
+        until,
+        min_reward=min_reward,
+        max_reward=max_reward,
+        min_confidence=min_confidence,
+        max_confidence=max_confidence,
+        min_success_rate=min_success_rate,
+        max_success_rate=max_success_rate,
+    )
     if (like is None) == (visual is None and text is None):
         raise InvalidQuery("id, visual, text", None, "give --id, or --visual or --text or both")
     query: dict[str, Any] = {"visual": _vector("visual", visual), "text": _vector("text", text)}
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         if like is not None:
             known = reads.get(like)
             if known is None:
                 raise UnknownExperience(like)
             query = {"visual": known.visual, "text": known.text}
-        result = reads.search(**query, k=k)
+        result = reads.search(**query, k=k, filter=wanted, min_score=min_score)
     hits = [{"score": hit.score, **content(hit.experience)} for hit in result]
     print_result(
         as_json,
@@ -107,6 +155,7 @@ def search(
     )
 
 
+@way_in
 def sample(
     target: Target,
     n: Annotated[int, typer.Option("-n", help="how many")] = 10,
@@ -123,6 +172,8 @@ def sample(
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """Experiences drawn by priority. A service counts it as a retrieval, a look doesn't.
 
@@ -130,7 +181,7 @@ def sample(
 
     Example: relive sample ./buffer -n 5 --seed 7 --now 1800000000 --at 120
     """
-    with reading(target, log, at, config) as reads:
+    with reading(target, log, at, config, flags) as reads:
         batch = reads.sample(
             n,
             seed=seed,

@@ -25,7 +25,7 @@ from relive.client import Client
 from relive.consumers import Materializer, MemoryStore, StateStore, log_at, open_kept_store
 from relive.consumers.comparison import compare_states
 from relive.core.settings import checked_settings
-from relive.errors import InvalidConfig, StoreInUse
+from relive.errors import InvalidConfig, StoreError, StoreInUse
 from relive.index_service.sampler import Request
 from relive.index_service.what_if import what_if
 from relive.log import EventLog, LogPrefix, log_now, open_log
@@ -206,12 +206,15 @@ def _check_rest(log: EventLog, positions: dict[int, int]) -> int:
 
 def _owned(directory: Path) -> StateStore:
     try:
-        return open_kept_store(directory)
+        store = open_kept_store(directory)
     except StoreInUse as error:
         raise StoreInUse(
             f"{error}: verify it when that process has ended, or ask the process itself "
             "(relive verify HOST:PORT --log URL)"
         ) from error
+    if store is None:
+        raise StoreError(f"there is no state in {directory}")
+    return store
 
 
 def _as_text(report: dict[str, Any]) -> str:

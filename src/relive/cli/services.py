@@ -12,7 +12,7 @@ from rich.console import Console
 
 from relive.cli.demo import run_demo
 from relive.cli.kept_state import kept_state
-from relive.cli.options import AsJson, ConfigFile, LogUrl, StatePath
+from relive.cli.options import AsJson, ConfigFile, Flags, LogUrl, StatePath, way_in
 from relive.cli.output import print_result, print_state
 from relive.cli.stopping import stop_signal
 from relive.config import BufferConfig
@@ -54,8 +54,25 @@ def serve(
     path: StatePath = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 for any")] = "127.0.0.1:50051",
     insecure_listen: Annotated[
-        bool, typer.Option("--insecure-listen", help="plaintext beyond this machine")
+        bool,
+        typer.Option(
+            "--insecure-listen", help="beyond this machine in plaintext, or open to anyone"
+        ),
     ] = False,
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="use TLS, and show this certificate (PEM)")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="of that certificate (PEM)")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="take only clients that these CAs signed (PEM)"),
+    ] = None,
+    tokens_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="take only calls with one of its tokens; ROLE TOKEN"),
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +82,13 @@ def serve(
     """
     from relive.index_service.server import serve as serve_until_stopped
 
-    settings = BufferConfig.load(config)
+    flags = {
+        "tls_certificate": tls_certificate,
+        "tls_key": tls_key,
+        "tls_client_ca": tls_client_ca,
+        "tokens_file": tokens_file,
+    }
+    settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
     code = serve_until_stopped(
         path or settings.persistence_path,
         settings,
@@ -110,18 +133,22 @@ def materialize(
         event_log.close()
 
 
+@way_in
 def health(
     target: Annotated[str, typer.Argument(help="HOST:PORT of an index service")],
     timeout_s: Annotated[float, typer.Option("--timeout")] = 3.0,
+    config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
-    """Whether an index service is serving; exit code 0 if it is.
+    """Whether an index service is serving; exit code 0 if it is. It needs no token.
 
     Example: relive health localhost:50051
     """
-    from relive.index_service.rpc_health import health as ask
+    from relive.client import health as ask
 
-    status = ask(target, timeout_s)
+    status = ask(target, timeout_s, BufferConfig.load(config, **flags))
     print_result(as_json, {"status": status}, status)
     if status != "SERVING":
         raise typer.Exit(1)

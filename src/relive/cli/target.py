@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from relive.cli.moment import parsed_moment
+from relive.cli.options import Flags
 from relive.cli.progress import progress
 from relive.client import Client
 from relive.config import BufferConfig
@@ -93,8 +94,17 @@ def place_of_log(url: str) -> Place:
 
 
 @contextmanager
-def reading(target: str, log: str | None, at: str | None, config: Path | None) -> Iterator[Reads]:
+def reading(
+    target: str, log: str | None, at: str | None, config: Path | None, flags: Flags
+) -> Iterator[Reads]:
     """The reads of a target, now or as of a moment. An embedded one is left as it is.
+
+    Args:
+        target: as it was typed.
+        log: URL of the log, where it is not in the directory.
+        at: the moment, as it was typed.
+        config: a TOML file.
+        flags: settings that come before it.
 
     Raises:
         InvalidConfig: the target is none, or a service was asked about the past.
@@ -105,7 +115,7 @@ def reading(target: str, log: str | None, at: str | None, config: Path | None) -
     if isinstance(place, str):
         if at is not None:
             raise InvalidConfig("at", at, f"the service {place} answers as of now; ask its log")
-        with Client(place) as client:
+        with Client(place, BufferConfig.load(config, **flags)) as client:
             yield client
         return
     # This version searches on the CPU, and need not say so for every look.
@@ -188,9 +198,10 @@ def _kept_state(directory: Path | None) -> StateStore | None:
     Log and snapshots are all that processes share: where another one owns the state, this one folds
     for itself, as it does where the state is damaged.
     """
-    if directory is None or not directory.is_dir():
+    if directory is None:
         return None
     try:
-        return OverlayStore(open_kept_store(directory))
+        kept = open_kept_store(directory)
     except (StoreInUse, StoreDamaged):
         return None
+    return None if kept is None else OverlayStore(kept)

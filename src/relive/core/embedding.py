@@ -17,17 +17,26 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from relive.core.experience import VectorLike, embedding_bytes, is_number
+from relive.core.experience import (
+    Vector,
+    VectorLike,
+    embedding_bytes,
+    is_number,
+    vector_from,
+)
 from relive.errors import InvalidConfig, InvalidQuery
 
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+
+# Of one batch.
+MAX_QUERIES = 1_000
 
 # Numbers that einsum works through at a time; where that is less than a row, rows run together.
 _EINSUM_BUFFER = 8_192
@@ -61,12 +70,18 @@ class Query:
         scan: float32 of shape (width,); its dot product with a row orders rows as the score does,
             up to rounding.
         scan_norm: length of `scan`, for bounding that rounding.
+        visual_share: of its weight, what its visual embedding has; 0 to 1.
         exact: the scores, float64 of shape (n,), of n rows of shape (n, width).
     """
 
     scan: Float32Array
     scan_norm: float
+    visual_share: float
     exact: Callable[[Float32Array], Float64Array]
+
+
+# What a query is to have as `scan` and `exact`.
+_Comparison: TypeAlias = tuple[Float64Array, Callable[[Float32Array], Float64Array]]
 
 
 class Embeddings(NamedTuple):
@@ -111,6 +126,11 @@ class EmbeddingSpace:
                 f"average of {self.visual_dim} and {self.text_dim} dimensions",
                 "needs embeddings of one shared space; use weighted",
             )
+
+    @property
+    def visual_share(self) -> float:
+        """Of a query that has both embeddings and no weights of its own."""
+        return self._weights(None, None)[0]
 
     @property
     def vector_width(self) -> int:
@@ -191,6 +211,19 @@ class EmbeddingSpace:
         weight = weights.sum(axis=0)
         return total / np.where(weight > 0.0, weight, 1.0)[:, None]
 
+    def halves(self, row: Float32Array) -> tuple[Float32Array | None, Float32Array | None]:
+        """Embeddings, visual and text, that have an index row; None for what is zero in it."""
+        vector = row[: self.vector_width]
+        if self.mode is HybridMode.AVERAGE:
+            both = vector if vector.any() else None
+            return (both, None) if self.visual_dim else (None, both)
+        parts = vector[: self.visual_dim], vector[self.visual_dim :]
+        visual, text = (
+            (half / np.float32(scale)) if half.any() else None
+            for half, scale in zip(parts, self._scales, strict=True)
+        )
+        return visual, text
+
     def query(
         self,
         visual: VectorLike | None,
@@ -212,19 +245,23 @@ class EmbeddingSpace:
         if halves[0] is None and halves[1] is None:
             raise InvalidQuery("visual, text", None, "give at least one vector")
         weights = self._weights(visual_weight, text_weight)
-        if sum(w for w, half in zip(weights, halves, strict=True) if half is not None) <= 0.0:
+        given = [w for w, half in zip(weights, halves, strict=True) if half is not None]
+        if sum(given) <= 0.0:
             raise InvalidQuery(
                 "visual_weight, text_weight", weights, "leave nothing of this query to compare"
             )
+        share = 0.0 if halves[0] is None else weights[0] / sum(given)
         if self.mode is HybridMode.AVERAGE:
-            return self._average_query(self._average(*halves, *weights))
-        if self.metric is Metric.COSINE:
-            return self._cosine_query(halves, weights)
-        return self._euclidean_query(halves, weights)
+            scan, exact = self._average_query(self._average(*halves, *weights))
+        elif self.metric is Metric.COSINE:
+            scan, exact = self._cosine_query(halves, weights)
+        else:
+            scan, exact = self._euclidean_query(halves, weights)
+        return Query(scan.astype(np.float32), float(np.linalg.norm(scan)), share, exact)
 
     def _cosine_query(
         self, halves: tuple[Float64Array | None, Float64Array | None], weights: tuple[float, float]
-    ) -> Query:
+    ) -> _Comparison:
         total = sum(w for w, half in zip(weights, halves, strict=True) if half is not None)
         scaled = np.concatenate(
             [
@@ -232,11 +269,11 @@ class EmbeddingSpace:
                 for m, half in enumerate(halves)
             ]
         )
-        return _dot_query(scaled)
+        return _dot_comparison(scaled)
 
     def _euclidean_query(
         self, halves: tuple[Float64Array | None, Float64Array | None], weights: tuple[float, float]
-    ) -> Query:
+    ) -> _Comparison:
         parts = [self._part(m, half) for m, half in enumerate(halves)]
         counted = [0.0 if half is None else weights[m] for m, half in enumerate(halves)]
         scan = np.concatenate(
@@ -259,16 +296,16 @@ class EmbeddingSpace:
                     scores -= counted[m] * _squared_lengths(values - parts[m])
             return scores
 
-        return _query(scan, exact)
+        return scan, exact
 
-    def _average_query(self, average: Float64Array) -> Query:
+    def _average_query(self, average: Float64Array) -> _Comparison:
         if self.metric is Metric.COSINE:
-            return _dot_query(average)
+            return _dot_comparison(average)
 
         def exact(rows: Float32Array) -> Float64Array:
             return -_squared_lengths(rows[:, :-1].astype(np.float64) - average)
 
-        return _query(np.append(2.0 * average, -1.0), exact)
+        return np.append(2.0 * average, -1.0), exact
 
     def _average(
         self,
@@ -324,12 +361,51 @@ class EmbeddingSpace:
         return half.astype(np.float64)
 
 
-def _query(scan: Float64Array, exact: Callable[[Float32Array], Float64Array]) -> Query:
-    return Query(scan.astype(np.float32), float(np.linalg.norm(scan)), exact)
+def query_rows(
+    visual: VectorLike | None, text: VectorLike | None
+) -> list[tuple[Vector | None, Vector | None]]:
+    """The embeddings of each of many queries.
+
+    Args:
+        visual, text: of shape (queries, dim), 0 to 1,000 queries; at least one is given.
+
+    Raises:
+        InvalidQuery: names the argument, and the place in it.
+    """
+    if visual is None and text is None:
+        raise InvalidQuery("visual, text", None, "give at least one embedding")
+    rows = {
+        name: _matrix_rows(name, given)
+        for name, given in (("visual", visual), ("text", text))
+        if given is not None
+    }
+    counts = {len(some) for some in rows.values()}
+    if len(counts) > 1:
+        shown = tuple(len(some) for some in rows.values())
+        raise InvalidQuery("visual, text", shown, "must be of as many queries")
+    missing: list[Vector | None] = [None] * counts.pop()
+    return list(zip(rows.get("visual", missing), rows.get("text", missing), strict=True))
 
 
-def _dot_query(vector: Float64Array) -> Query:
-    return _query(vector, lambda rows: _dots(rows.astype(np.float64), vector))
+def _matrix_rows(name: str, given: VectorLike) -> Sequence[Vector | None]:
+    try:
+        matrix = np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(name, given, "must be an array of numbers") from error
+    if matrix.shape == (0,):  # an empty list
+        return []
+    if matrix.ndim != 2:
+        raise InvalidQuery(
+            name, f"array of shape {matrix.shape}", "must be two-dimensional: a row for each query"
+        )
+    if len(matrix) > MAX_QUERIES:
+        raise InvalidQuery(name, f"{len(matrix)} queries", f"at most {MAX_QUERIES} at a time")
+    raws = [embedding_bytes(f"{name}[{at}]", row, InvalidQuery) for at, row in enumerate(matrix)]
+    return [vector_from(raw) for raw in raws]
+
+
+def _dot_comparison(vector: Float64Array) -> _Comparison:
+    return vector, lambda rows: _dots(rows.astype(np.float64), vector)
 
 
 def _dots(rows: Float64Array, others: Float64Array) -> Float64Array:

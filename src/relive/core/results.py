@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
@@ -48,19 +48,45 @@ def positions_after(wanted: MinPositions | None) -> dict[int, int]:
     return positions
 
 
-@dataclass(frozen=True, slots=True)
 class Hit:
     """One experience that a search returned.
 
     Attributes:
         id: of the experience.
         score: similarity, greater is nearer; see `relive.core.embedding`.
-        experience: its content and what has come of it.
     """
 
-    id: str
-    score: float
-    experience: Experience
+    __slots__ = ("_experience", "id", "score")
+
+    def __init__(
+        self, id: str, score: float, experience: Experience | Callable[[], Experience]
+    ) -> None:
+        """
+        Args:
+            experience: or what makes it, called when it is first looked at.
+        """
+        self.id = id
+        self.score = score
+        self._experience = experience
+
+    @property
+    def experience(self) -> Experience:
+        """Its content and what had come of it at the time of the search."""
+        if not isinstance(self._experience, Experience):
+            self._experience = self._experience()
+        return self._experience
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hit):
+            return NotImplemented
+        ours, theirs = (self.id, self.score), (other.id, other.score)
+        return ours == theirs and self.experience == other.experience
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.score))
+
+    def __repr__(self) -> str:
+        return f"Hit(id={self.id!r}, score={self.score!r})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +231,31 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexStats:
+    """The index that searches look into, and its rebuilding.
+
+    Attributes:
+        lists: of rows near each other, that a search looks into; 0 where all rows are scanned.
+        recall: share of the true ten nearest that the lists were measured to give, when they were
+            built, of the kind of query that fared worst; 1.0 where all rows are scanned.
+        unlisted: rows that are scanned by every search.
+        building: whether one is being built.
+        builds, failures: since this process started.
+        last_seconds: that the last build took; None before the first.
+        last_failure: why the last build or opening that failed did so; None if none did.
+    """
+
+    lists: int
+    recall: float
+    unlisted: int
+    building: bool
+    builds: int
+    failures: int
+    last_seconds: float | None
+    last_failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class BufferStats:
     """What is in a buffer and what happened to it.
 
@@ -227,6 +278,8 @@ class BufferStats:
         state_bytes: that the state's files take. Both are 0 for a state in memory.
         snapshot_bytes: that snapshots take beyond what they share with the state by hard links.
         recovery: what opening found and did; None before it has ended.
+        index: what searches look into; None from a service that does not say.
+        calls_shed: that this service refused because it had too many; 0 for an embedded buffer.
         priority_updates, stale_updates, unknown_updates: priorities from trainers that were taken,
             of a version that was no longer, of no live experience.
     """
@@ -252,6 +305,8 @@ class BufferStats:
     state_bytes: int
     snapshot_bytes: int
     recovery: Recovery | None = None
+    index: IndexStats | None = None
+    calls_shed: int = 0
     priority_updates: int = 0
     stale_updates: int = 0
     unknown_updates: int = 0

@@ -55,6 +55,21 @@ class PriorityInputs(NamedTuple):
     ids: Sequence[str]
 
 
+class FilterInputs(NamedTuple):
+    """What filters compare of rows, as arrays of one number a row.
+
+    Attributes:
+        event_time_us: int64, microseconds since the epoch.
+        total_reward, model_confidence: float64.
+        success_rate: float64; NaN where no outcome is known.
+    """
+
+    event_time_us: npt.NDArray[np.int64]
+    total_reward: FloatArray
+    model_confidence: FloatArray
+    success_rate: FloatArray
+
+
 class Row(NamedTuple):
     """One live experience. (A named tuple: made once or twice per event folded.)
 
@@ -91,6 +106,11 @@ class Row(NamedTuple):
     def success_rate(self) -> float:
         """Successes per retrieval; 0 before the first."""
         return self.success_count / self.retrieval_count if self.retrieval_count else 0.0
+
+    @property
+    def known_success_rate(self) -> float:
+        """Its success rate, or NaN while no outcome is known."""
+        return self.success_rate if self.outcome_count else math.nan
 
     @property
     def factor(self) -> float:
@@ -133,22 +153,38 @@ def inputs_of(rows: Sequence[Row], weights: PriorityWeights) -> PriorityInputs:
 
 def priority_inputs(packed: Sequence[bytes], weights: PriorityWeights) -> PriorityInputs:
     """What packed rows are drawn by; as of each row alone, to the bit."""
-    fixed = np.frombuffer(b"".join([row[: _FIXED.size] for row in packed]), dtype=_FIXED_TYPE)
-    retrievals = fixed["retrieval_count"].astype(np.float64)
-    successes = fixed["success_count"].astype(np.float64)
+    fixed = _fixed(packed)
     return PriorityInputs(
         event_time_us=fixed["event_time_us"].astype(np.int64),
         ageless=ageless_priorities(
             weights, fixed["given_priority"], fixed["model_confidence"], fixed["total_reward"]
         ),
-        factor=value_factors(
-            fixed["outcome_count"],
-            np.divide(successes, retrievals, where=retrievals > 0, out=np.zeros(len(packed))),
-        ),
+        factor=value_factors(fixed["outcome_count"], _success_rates(fixed)),
         ordinal=fixed["ordinal"].astype(np.int64),
         version=fixed["version"].astype(np.uint32),
         ids=[packed_id(row).decode("utf-8") for row in packed],
     )
+
+
+def filter_inputs(packed: Sequence[bytes]) -> FilterInputs:
+    """What filters compare of packed rows; as of each row alone, to the bit."""
+    fixed = _fixed(packed)
+    return FilterInputs(
+        event_time_us=fixed["event_time_us"].astype(np.int64),
+        total_reward=fixed["total_reward"].astype(np.float64),
+        model_confidence=fixed["model_confidence"].astype(np.float64),
+        success_rate=np.where(fixed["outcome_count"] > 0, _success_rates(fixed), np.nan),
+    )
+
+
+def _fixed(packed: Sequence[bytes]) -> npt.NDArray[np.void]:
+    return np.frombuffer(b"".join([row[: _FIXED.size] for row in packed]), dtype=_FIXED_TYPE)
+
+
+def _success_rates(fixed: npt.NDArray[np.void]) -> FloatArray:
+    retrievals = fixed["retrieval_count"].astype(np.float64)
+    successes = fixed["success_count"].astype(np.float64)
+    return np.divide(successes, retrievals, where=retrievals > 0, out=np.zeros(len(fixed)))
 
 
 def packed_id(packed: bytes) -> bytes:

@@ -100,17 +100,17 @@ class Use(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Live rows as they are stored, and what recorded them.
+    """What recorded live experiences: positions, and the bytes of the records."""
 
-    Attributes:
-        positions: of the records.
-        packed: see `pack_row`.
-        payloads: the records' bytes.
-    """
+    positions: Sequence[int]
+    payloads: Sequence[bytes]
+
+
+class PackedRows(NamedTuple):
+    """Live rows as they are stored: their positions, and see `pack_row`."""
 
     positions: Sequence[int]
     packed: Sequence[bytes]
-    payloads: Sequence[bytes]
 
 
 class PartitionState:
@@ -285,30 +285,46 @@ class PartitionState:
         for key, packed in self._tables.scan(Table.ROWS, start, _after(self._prefix)):
             yield unpack_row(self.partition, _NUMBER.unpack(key[2:])[0], packed)
 
-    def recorded(self, at_once: int) -> Iterator[Recorded]:
-        """The live rows as stored, with the bytes of their records, oldest first.
+    def packed_rows(self, at_once: int, start: int = 0) -> Iterator[PackedRows]:
+        """The live rows as stored, oldest first.
 
         Args:
             at_once: rows in each of what is returned.
+            start: position of the first.
+        """
+        first = self._number_key(max(start, self._oldest_hint))
+        rows = self._tables.scan(Table.ROWS, first, _after(self._prefix))
+        while some := list(islice(rows, at_once)):
+            keys, packed = zip(*some, strict=True)
+            yield PackedRows([_NUMBER.unpack_from(key, 2)[0] for key in keys], packed)
+
+    def recorded(self, at_once: int, start: int = 0) -> Iterator[Recorded]:
+        """Positions and records of the live experiences, oldest first; as `packed_rows`.
 
         Raises:
             StateDamaged: a row has no record, or a record no row.
         """
-        start, stop = self._number_key(self._oldest_hint), _after(self._prefix)
-        rows = self._tables.scan(Table.ROWS, start, stop)
-        payloads = self._tables.scan(Table.PAYLOADS, start, stop)
-        while True:
-            some, theirs = list(islice(rows, at_once)), list(islice(payloads, at_once))
-            keys = [key for key, _ in some]
-            if keys != [key for key, _ in theirs]:
+        first = self._number_key(max(start, self._oldest_hint))
+        payloads = self._tables.scan(Table.PAYLOADS, first, _after(self._prefix))
+        for some in self.packed_rows(at_once, start):
+            theirs = list(islice(payloads, len(some.positions)))
+            if [self._number_key(at) for at in some.positions] != [key for key, _ in theirs]:
                 raise self._damaged(Table.ROWS, Table.PAYLOADS)
-            if not some:
-                return
-            yield Recorded(
-                [_NUMBER.unpack_from(key, 2)[0] for key in keys],
-                [packed for _, packed in some],
-                [payload for _, payload in theirs],
-            )
+            yield Recorded(some.positions, [payload for _, payload in theirs])
+        if next(payloads, None) is not None:
+            raise self._damaged(Table.ROWS, Table.PAYLOADS)
+
+    def live(self, positions: Sequence[int]) -> list[tuple[Row, bytes] | None]:
+        """The row and the record of each experience, or None if it is not live."""
+        keys = [self._number_key(position) for position in positions]
+        rows = self._tables.get_many(Table.ROWS, keys)
+        payloads = self._tables.get_many(Table.PAYLOADS, keys)
+        return [
+            None
+            if packed is None or payload is None
+            else (unpack_row(self.partition, position, packed), payload)
+            for position, packed, payload in zip(positions, rows, payloads, strict=True)
+        ]
 
     def payload(self, position: int) -> bytes | None:
         """The bytes of the record at a position, if its experience is live."""

@@ -6,7 +6,7 @@ a store implements it, and a `Tail` implements it over a store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -38,6 +38,9 @@ class KeyValues(Protocol):
     def get(self, table: Table, key: bytes) -> bytes | None:
         """The value, or None."""
 
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The value of each key, or None."""
+
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values with start <= key < stop, ascending."""
 
@@ -47,6 +50,9 @@ class NoState:
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         return None
+
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [None] * len(keys)
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         return iter(())
@@ -59,7 +65,7 @@ _ORDERED = frozenset({Table.WEAKEST, Table.USES, Table.PARKED, Table.PARKED_ORDE
 class Tail:
     """A changed view of other tables, which stay as they are.
 
-    One thread writes; `get` may be called from any thread.
+    One thread writes; `get` and `get_many` may be called from any thread.
     """
 
     def __init__(self, below: KeyValues) -> None:
@@ -76,6 +82,14 @@ class Tail:
         if key in changed:
             return changed[key]
         return self._below.get(table, key)
+
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        changed = self._changes[table]
+        theirs = [key for key in keys if key not in changed]
+        if len(theirs) == len(keys):
+            return self._below.get_many(table, keys)
+        below = iter(self._below.get_many(table, theirs))
+        return [changed[key] if key in changed else next(below) for key in keys]
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         changed = self._changes[table]

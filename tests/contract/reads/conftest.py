@@ -48,6 +48,9 @@ class Reads:
     def search(self, **query: Any) -> Any:
         return self.via.search(**query, **self.fresh())
 
+    def search_many(self, **queries: Any) -> Any:
+        return self.via.search_many(**queries, **self.fresh())
+
     def sample(self, n: Any, **options: Any) -> Any:
         return self.via.sample(n, **options, **self.fresh())
 

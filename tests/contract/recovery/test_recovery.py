@@ -7,12 +7,13 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relive.consumers import Snapshot
+from relive.consumers import Snapshot, open_store
 from relive.errors import (
     ConsumerStopped,
     LogReplaced,
@@ -142,6 +143,91 @@ def test_a_store_of_a_backend_that_there_is_not_is_a_damaged_one(memory_case: An
     opened = memory_case.open()
     assert opened.recovery.source == "snapshot"
     assert opened.digest == memory_case.digest()
+
+
+def made_by_damages() -> list[Callable[[Path], object]]:
+    """What may become of the file that says who made a store."""
+
+    def flip(path: Path, at: int) -> None:
+        said = bytearray(path.read_bytes())
+        said[at] ^= 1 << at % 8
+        path.write_bytes(said)
+
+    flips = [partial(flip, at=at) for at in (0, 5, 12, 13, 14, 15, 17, -1)]
+    return [*flips, Path.unlink, *(partial(os.truncate, length=n) for n in (0, 9, 15, 19))]
+
+
+@pytest.mark.parametrize("source", ["snapshot", "log"])
+def test_a_store_that_does_not_say_who_made_it_gives_way(memory_case: Any, source: str) -> None:
+    """To one of the backend that is asked for, in its place; and what was there is kept."""
+    memory_case.add(3)
+    if source == "snapshot":
+        memory_case.with_snapshots(1)
+    else:
+        memory_case.open().close()
+    machine = memory_case.directory / "machine"
+    for spoil in made_by_damages():
+        spoil(machine / "state" / "store")
+        damaged = names(machine / "state")
+        opened = memory_case.open()
+        assert opened.recovery.source == source
+        (reason,) = opened.recovery.passed_over
+        assert reason.startswith("the store: ")
+        assert opened.digest == memory_case.digest()
+        assert names(machine / "state.damaged") == damaged
+        opened.close()
+        again = memory_case.open()
+        assert (again.recovery.source, again.recovery.passed_over) == ("store", ())
+        again.close()
+
+
+def test_a_store_whose_tables_are_gone_is_passed_over_and_said_to_be(memory_case: Any) -> None:
+    """Also if nothing could be recovered at first: the first look must not make a new one."""
+    (snapshot,) = memory_case.with_snapshots(1)
+    memory_case.log.truncate_before(0, snapshot.positions[0])
+    machine = memory_case.directory / "machine"
+    for path in (machine / "state").iterdir():
+        if path.name not in {"store", "owner.lock"} and not path.name.startswith("payloads"):
+            path.unlink()
+    snapshot.path.rename(memory_case.directory / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(StateUnrecoverable, match="missing") as error:
+            memory_case.open()
+        assert len(error.value.passed_over) == 1
+    (memory_case.directory / "elsewhere").rename(snapshot.path)
+    opened = memory_case.open()
+    assert opened.recovery.source == "snapshot"
+    assert "missing" in opened.recovery.passed_over[0]
+
+
+def test_a_store_that_nothing_was_committed_to_is_no_damage(
+    memory_case: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory_case.add(3)
+    machine = memory_case.directory / "machine"
+    state = machine / "state"
+    state.mkdir(parents=True)
+
+    def unfinished() -> None:
+        (state / "store").write_bytes(b"relive-state 1 lmdb unfinished\n")
+        (state / "data.mdb").write_bytes(b"half")
+
+    makings: list[Callable[[], object]] = [
+        lambda: open_store(state, memory_case.backend).close(),
+        lambda: (state / "owner.lock").touch(),
+        lambda: (state / "store.part").touch(),
+        unfinished,
+    ]
+    for make in makings:
+        shutil.rmtree(state)
+        state.mkdir()
+        make()
+        opened = memory_case.open()
+        assert (opened.recovery.source, opened.recovery.passed_over) == ("log", ())
+        assert opened.digest == memory_case.digest()
+        opened.close()
+        assert names(machine) == {"state", "state.lock"}
+    assert caplog.text == ""
 
 
 def test_only_the_last_damaged_store_is_kept(memory_case: Any) -> None:

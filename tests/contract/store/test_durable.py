@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from relive.consumers import open_store
+from relive.consumers import Backend, open_kept_store, open_store
 from relive.core.tail import Table
 from relive.errors import (
     StoreDamaged,
@@ -174,21 +174,23 @@ def test_a_closed_store_refuses(case: StoreCase, tmp_path: Path) -> None:
 
 def test_a_directory_of_another_backend_is_refused_and_says_what_to_do(case: StoreCase) -> None:
     case.open().close()
-    before = {path.name: path.read_bytes() for path in case.directory.iterdir()}
+    before = files_of(case.directory)
     other = {"lmdb": "file", "file": "lmdb"}[case.name]
     said = f"made with persistence_backend {case.name}, not {other}.*remove {case.directory}"
     for _ in range(2):  # the second time, the first must hold nothing
         with pytest.raises(StoreIncompatible, match=said):
             open_store(case.directory, "file" if other == "file" else "lmdb")
-    assert {path.name: path.read_bytes() for path in case.directory.iterdir()} == before
+    assert files_of(case.directory) == before
 
 
-def test_a_directory_that_an_older_version_made_is_refused(case: StoreCase) -> None:
+def test_a_directory_with_something_else_in_it_is_refused_and_left_alone(case: StoreCase) -> None:
     case.directory.mkdir()
-    (case.directory / "data.mdb").write_bytes(b"made by an older version")
-    with pytest.raises(StoreIncompatible, match="remove it to have it rebuilt"):
+    (case.directory / "data.mdb").write_bytes(b"made by something else")
+    (case.directory / "film.part").write_bytes(b"half of a film")
+    with pytest.raises(StoreDamaged, match=r"store: is missing.*remove .* rebuilt"):
         case.open()
-    assert (case.directory / "data.mdb").read_bytes() == b"made by an older version"
+    assert (case.directory / "data.mdb").read_bytes() == b"made by something else"
+    assert (case.directory / "film.part").read_bytes() == b"half of a film"
 
 
 def test_a_newer_format_is_refused(case: StoreCase) -> None:
@@ -199,15 +201,90 @@ def test_a_newer_format_is_refused(case: StoreCase) -> None:
         case.open()
 
 
-def test_a_store_whose_tables_are_gone_is_not_taken_for_a_new_one(case: StoreCase) -> None:
+@pytest.mark.parametrize("died", [True, False], ids=["died", "closed"])
+@pytest.mark.parametrize("table", [Table.ROWS, Table.PAYLOADS])
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: os.truncate(path, 0)])
+def test_a_store_whose_tables_are_gone_is_not_taken_for_a_new_one(
+    case: StoreCase, spoil: Callable[[Path], None], table: Table, died: bool
+) -> None:
+    """Not by the next opening either, which finds what the first one left."""
+    store = case.open()
+    store.commit({table: {b"a": b"1"}})
+    store.close()
+    if died:
+        case.forget_closing()
+    spoil(case.directory / {"lmdb": "data.mdb", "file": "journal-0000000000"}[case.name])
+    before = files_of(case.directory)
+    for _ in range(2):
+        with pytest.raises(StoreDamaged, match=r"missing|0 bytes|found|begin"):
+            case.open()
+    assert files_of(case.directory) == before
+
+
+# What says who made it
+
+
+def store_files() -> list[tuple[str, bytes | None]]:
+    """What may have become of the file `store`."""
+    said = b"relive-state 1 lmdb\n"
+    flips = [
+        (f"bit-{bit}-of-{at}", said[:at] + bytes([said[at] ^ 1 << bit]) + said[at + 1 :])
+        for at in range(len(said))
+        for bit in range(8)
+    ]
+    cut = [(f"cut-to-{kept}", said[:kept]) for kept in range(len(said))]
+    return [*flips, *cut, ("missing", None), ("longer", said + said)]
+
+
+def test_whatever_becomes_of_the_file_that_says_who_made_it_is_found_out(case: StoreCase) -> None:
+    """And nothing is made beside what is there, by either backend."""
+    store = case.open()
+    store.commit({Table.ROWS: {b"a": b"1"}, Table.PAYLOADS: {b"a": b"1"}})
+    store.close()
+    path = case.directory / "store"
+    sound = path.read_bytes()
+    assert sound == f"relive-state 1 {case.name}\n".encode()
+    for what, said in store_files():
+        path.unlink(missing_ok=True)
+        if said is not None:
+            path.write_bytes(said.replace(b"lmdb", b"file") if case.name == "file" else said)
+        before = files_of(case.directory)
+        for backend in get_args(Backend):
+            with pytest.raises((StoreDamaged, StoreIncompatible)) as raised:
+                open_store(case.directory, backend)
+            assert "persistence_backend" not in str(raised.value), what  # it would be bad advice
+        with pytest.raises((StoreDamaged, StoreIncompatible)):
+            open_kept_store(case.directory)
+        assert files_of(case.directory) == before, what
+    path.write_bytes(sound)
+    assert case.open().get(Table.PAYLOADS, b"a") == b"1"
+
+
+def test_a_store_that_was_never_finished_is_made_anew_by_any_backend(case: StoreCase) -> None:
+    """Nothing was ever committed to it."""
+    case.directory.mkdir()
+    (case.directory / "store").write_bytes(b"relive-state 1 lmdb unfinished\n")
+    for name in ("data.mdb", "lock.mdb", "journal-0000000000", "store.part"):
+        (case.directory / name).write_bytes(b"half")
+    store = case.open()
+    store.commit({Table.ROWS: {b"a": b"1"}})
+    store.close()
+    assert case.open().get(Table.ROWS, b"a") == b"1"
+
+
+def test_a_store_with_payloads_is_never_taken_for_an_unfinished_one(case: StoreCase) -> None:
     store = case.open()
     store.commit({Table.PAYLOADS: {b"a": b"1"}})
     store.close()
-    for path in case.directory.iterdir():
-        if path.name not in {"store", "owner.lock"} and not path.name.startswith("payloads"):
-            path.unlink()
-    with pytest.raises(StoreDamaged, match="missing"):
+    (case.directory / "store").write_bytes(b"relive-state 1 lmdb unfinished\n")
+    before = files_of(case.directory)
+    with pytest.raises(StoreDamaged, match="payloads-"):
         case.open()
+    assert files_of(case.directory) == before
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def test_a_scan_of_payloads_goes_on_over_what_commits_remove(case: StoreCase) -> None:

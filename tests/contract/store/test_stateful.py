@@ -89,8 +89,11 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def everything_is_there(self) -> None:
         assert self._contents(self._store) == self._model
-        for key, value in self._model[Table.PAYLOADS].items():
-            assert self._store.get(Table.PAYLOADS, key) == value
+        for table in (Table.PAYLOADS, Table.USES):
+            keys = [*self._model[table], b"not there"]
+            values = [self._model[table].get(key) for key in keys]
+            assert self._store.get_many(table, keys) == values
+            assert [self._store.get(table, key) for key in keys] == values
 
     @invariant()
     def it_takes_little_more_room(self) -> None:

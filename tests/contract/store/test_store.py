@@ -54,6 +54,7 @@ def test_what_was_committed_is_read(store: StateStore) -> None:
     store.commit({Table.ROWS: {b"a": b"1", b"b": b""}, Table.META: {b"a": b"2"}})
     assert store.get(Table.ROWS, b"a") == b"1"
     assert store.get(Table.ROWS, b"b") == b""
+    assert store.get_many(Table.ROWS, [b"b", b"c", b"a"]) == [b"", None, b"1"]
     assert store.get(Table.META, b"a") == b"2"
     assert store.get(Table.META, b"b") is None
 

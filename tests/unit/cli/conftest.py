@@ -75,6 +75,7 @@ def filled_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     question=f"question {n}",
                     final_answer={"answer": n},
                     total_reward=n / 10,
+                    metadata={"floor": n % 4},
                 )
             )
         buffer.flush()

@@ -47,6 +47,19 @@ def target(request: pytest.FixtureRequest, directory: Path) -> Iterator[str]:
         yield f"file:{directory}" if request.param == "log URL" else str(directory)
 
 
+@pytest.mark.parametrize("kept", [(), ("owner.lock", "store.part"), ("owner.lock", "data.mdb")])
+def test_without_a_store_that_says_who_made_it_the_log_is_read(
+    relive: Relive, directory: Path, kept: tuple[str, ...]
+) -> None:
+    """Nothing is made, either: looking changes nothing."""
+    for path in (directory / "state").iterdir():
+        if path.name not in kept:
+            path.unlink()
+    before = sorted(path.name for path in (directory / "state").iterdir())
+    assert relive("get", directory, "x15", "--json").json["final_answer"] == {"answer": 15}
+    assert sorted(path.name for path in (directory / "state").iterdir()) == before
+
+
 def test_get_shows_an_experience_with_what_has_come_of_it(relive: Relive, target: str) -> None:
     done = relive("get", target, "x15", "--json")
     assert done.code == 0, done
@@ -88,6 +101,21 @@ def test_search_finds_what_is_like_an_experience_or_like_a_file(
     ranking = [(hit["id"], hit["score"]) for hit in by_file["hits"]]
     assert ranking == [(hit["id"], hit["score"]) for hit in by_id["hits"]]
     assert "x15\tquestion 15" in relive("search", target, *options).out
+
+
+def test_search_takes_a_filter_and_a_least_score(relive: Relive, target: str) -> None:
+    def found(*options: object) -> set[str]:
+        done = relive("search", target, "--id", "x15", "-k", "9", *options, "--json")
+        return {hit["id"] for hit in done.json["hits"]}
+
+    assert found("--where", "floor=1", "--where", "floor=0") == {"x12", "x13", "x16", "x17"}
+    assert found("--min-reward", "1.7") == {"x17", "x18", "x19"}
+    assert found("--max-reward", "1.1", "--where", "floor=3") == {"x11"}
+    assert found("--min-score", "0.9999") == {"x15"}
+    assert found("--since", "2020-01-01", "--until", "2021-01-01") == set()
+    assert found("--min-success-rate", "0") == set()
+    refused = relive("search", target, "--id", "x15", "--min-confidence", "2", "--json")
+    assert (refused.code, refused.json["error"]["field"]) == (2, "min_confidence")
 
 
 def test_sample_repeats_with_its_seed_and_time(relive: Relive, target: str) -> None:

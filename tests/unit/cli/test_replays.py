@@ -77,6 +77,7 @@ def test_a_state_that_is_not_what_the_log_says_is_found(
     relive: Relive, directory: Path, table: Table
 ) -> None:
     store = open_kept_store(directory / "state")
+    assert store is not None
     key, value = first_of(store, table)
     store.commit({table: {key: value[:-1] + bytes([value[-1] ^ 1])}})
     store.close()
@@ -97,12 +98,19 @@ def test_a_flipped_bit_in_the_state_is_found(relive: Relive, directory: Path) ->
     assert done.json["error"]["type"] == "StoreDamaged"
 
 
-def test_what_keeps_no_state_cannot_be_verified(relive: Relive, tmp_path: Path) -> None:
+def test_what_keeps_no_state_cannot_be_verified(
+    relive: Relive, directory: Path, tmp_path: Path
+) -> None:
     relive("log", "create", f"file:{tmp_path / 'log'}")
     done = relive("verify", tmp_path / "log", "--json")
     assert (done.code, done.json["error"]["field"]) == (2, "target")
     assert relive("verify", "kafka://127.0.0.1:1/t", "--json").json["error"]["field"] == "target"
     assert relive("verify", "127.0.0.1:1", "--json").json["error"]["field"] == "log"
+    for path in (directory / "state").iterdir():
+        path.unlink()
+    done = relive("verify", directory, "--json")
+    assert (done.code, done.json["error"]["type"]) == (1, "StoreError")
+    assert "there is no state" in done.json["error"]["message"]
 
 
 def test_replay_compares_what_other_settings_would_draw(relive: Any, directory: Path) -> None:

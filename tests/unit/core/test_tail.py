@@ -28,8 +28,10 @@ def assert_reads_as(tables: KeyValues, model: Model, start: bytes, stop: bytes) 
         mine = sorted((key, value) for (t, key), value in model.items() if t is table)
         inside = [(key, value) for key, value in mine if start <= key < stop]
         assert list(tables.scan(table, start, stop)) == inside
-        for key in {key for _, key in model} | {start, stop}:
-            assert tables.get(table, key) == model.get((table, key))
+        keys = [*{key for _, key in model}, start, stop]
+        values = [model.get((table, key)) for key in keys]
+        assert [tables.get(table, key) for key in keys] == values
+        assert tables.get_many(table, keys) == values
 
 
 @given(WRITES, WRITES, WRITES, KEYS, KEYS)

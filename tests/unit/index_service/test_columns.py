@@ -7,7 +7,7 @@ from relive.core.priority import priority_at
 from relive.core.row import Row
 from relive.core.settings import PriorityWeights
 from relive.index_service.columns import PriorityColumns
-from relive.index_service.view import RowKey
+from relive.index_service.segments import RowKey
 
 WEIGHTS = [PriorityWeights()] * 3
 NOW_US = 10**15

@@ -11,8 +11,7 @@ from relive.consumers import MemoryStore
 from relive.core.embedding import HybridMode, Metric
 from relive.core.experience import Experience
 from relive.core.settings import Settings
-from relive.index_service import Engine, IndexOptions
-from relive.index_service import view as views
+from relive.index_service import Engine, IndexOptions, segments
 from relive.log.memory import MemoryLog
 from relive.producers import Composer
 from relive.producers.compose import keyed_record
@@ -30,8 +29,8 @@ class KeptStore(MemoryStore):
 def rows_of(engine: Engine) -> list[tuple[int, int, bytes]]:
     """Every live index row, with its place in the log."""
     found = []
-    for segment in engine._index.view.segments:
-        for at in views._live_rows(segment):
+    for segment in engine._indexing.view.segments:
+        for at in segment.live_rows():
             chunk = segment.chunk
             row = chunk.matrix[at].tobytes()
             found.append((int(chunk.partitions[at]), int(chunk.positions[at]), row))
@@ -104,14 +103,14 @@ def test_a_loaded_index_is_to_the_bit_the_one_that_followed(
 
     assert rows_of(loaded) == rows_of(engine)
     assert columns_of(loaded) == columns_of(engine)
-    assert loaded._index.view.size == engine._index.view.size
-    assert loaded._index.view.positions == engine._index.view.positions
+    assert loaded._indexing.view.size == engine._indexing.view.size
+    assert loaded._indexing.view.positions == engine._indexing.view.positions
     loaded.close()
     engine.close()
 
 
 def test_more_rows_than_a_chunk_holds_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "CHUNK_ROWS", 100)
+    monkeypatch.setattr(segments, "CHUNK_ROWS", 100)
     log, store = MemoryLog(), KeptStore()
     for n in range(730):
         event = COMPOSER.experience(Experience(id=f"x{n}", visual=[1.0, float(n)]))

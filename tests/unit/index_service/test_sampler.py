@@ -17,7 +17,7 @@ from relive.core.sampling import Strategy
 from relive.core.settings import PriorityWeights
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.sampler import Request, Sampled, sampled
-from relive.index_service.view import RowKey
+from relive.index_service.segments import RowKey
 
 HOUR_US = 3_600_000_000
 START_US = 1_800_000_000_000_000

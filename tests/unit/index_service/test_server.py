@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -26,6 +27,7 @@ from relive.errors import (
     InvalidQuery,
     LogUnavailable,
     NotCaughtUp,
+    Overloaded,
     ServiceFailed,
     ServiceUnavailable,
 )
@@ -104,6 +106,16 @@ def make_stub(cleanup: ExitStack) -> Callable[[Case], Any]:
     def make(case: Case) -> Any:
         channel = cleanup.enter_context(grpc.insecure_channel(case.server.address))
         return index_pb2_grpc.IndexStub(channel)
+
+    return make
+
+
+@pytest.fixture
+def make_channel(cleanup: ExitStack) -> Callable[[Case], grpc.Channel]:
+    """What a client is that does not keep to the protocol."""
+
+    def make(case: Case) -> grpc.Channel:
+        return cleanup.enter_context(grpc.insecure_channel(case.server.address))
 
     return make
 
@@ -250,6 +262,38 @@ def test_reflection_names_the_service(make_case: Callable[..., Case], cleanup: E
     assert "grpc.health.v1.Health" in names
 
 
+def test_open_streams_of_reflection_keep_nobody_from_asking_for_health(
+    make_case: Callable[..., Case], cleanup: ExitStack
+) -> None:
+    case = make_case().serve()
+    channel = cleanup.enter_context(grpc.insecure_channel(case.server.address))
+    over = threading.Event()
+    cleanup.callback(over.set)
+    stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+
+    def questions() -> Iterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        over.wait()
+
+    streams = [stub.ServerReflectionInfo(questions(), timeout=PATIENCE_S) for _ in range(20)]
+    told: list[grpc.RpcError] = []
+    for stream in streams:
+        try:
+            next(stream)
+        except grpc.RpcError as refused:
+            told.append(refused)
+
+    assert len(told) == 18
+    assert {error_of(refused).type for refused in told} == {"Overloaded"}
+    wait_until(lambda: health(case.server.address) == "SERVING")
+    assert channel_is_well(case)
+
+
+def channel_is_well(case: Case) -> bool:
+    with Client(case.server.address) as client:
+        return client.stats().size == 0
+
+
 def test_without_min_positions_a_read_does_not_ask_the_log(
     make_case: Callable[..., Case],
     make_client: Callable[..., Client],
@@ -375,30 +419,67 @@ def test_calls_that_wait_leave_room_for_others(
     make_client: Callable[..., Client],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two workers: one may wait for positions; the next such call is sent away."""
-    waiting = threading.Event()
+    """One worker, yet sixteen may wait for positions; the next such call is sent away."""
+    waiting = threading.Semaphore(0)
     catch_up = Engine.catch_up
 
     def noticed(*arguments: Any) -> None:
-        waiting.set()
+        waiting.release()
         catch_up(*arguments)
 
     monkeypatch.setattr(Engine, "catch_up", noticed)
-    case = make_case(max_workers=2).serve()
+    case = make_case(max_workers=1, max_call_s=PATIENCE_S).serve()
     client = make_client(case, timeout_s=PATIENCE_S)
     found: list[Any] = []
-    patient = threading.Thread(target=lambda: found.append(client.get("a", min_positions={0: 1})))
-    patient.start()
-    assert waiting.wait(PATIENCE_S)
+    patient = [
+        threading.Thread(target=lambda: found.append(client.get("a", min_positions={0: 1})))
+        for _ in range(16)
+    ]
+    for thread in patient:
+        thread.start()
+        assert waiting.acquire(timeout=PATIENCE_S)
 
-    with pytest.raises(ServiceUnavailable, match="too many"):
+    with pytest.raises(Overloaded, match="too many"):
         client.get("a", min_positions={0: 1})
     assert client.get("a") is None
+    assert client.stats().calls_shed == 1
     assert health(case.server.address) in ("SERVING", "NOT_SERVING")
 
     case.add("a")
-    patient.join()
-    assert found[0].id == "a"
+    for thread in patient:
+        thread.join()
+    assert [experience.id for experience in found] == ["a"] * 16
+    wait_until(lambda: "running=0, queued=0" in repr(case.server))
+
+
+def test_a_log_that_is_slow_to_take_outcomes_does_not_hold_up_reads(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = make_case(max_workers=1).serve()
+    client = make_client(case, timeout_s=PATIENCE_S)
+    appending, going_on = threading.Event(), threading.Event()
+    append = case.log.append
+
+    def append_late(*arguments: Any) -> list[int]:
+        appending.set()
+        assert going_on.wait(PATIENCE_S)
+        return append(*arguments)
+
+    monkeypatch.setattr(case.log, "append", append_late)
+    tokens: list[Token] = []
+    reporting = threading.Thread(
+        target=lambda: tokens.append(client.report_outcome(None, "a", success=True))
+    )
+    reporting.start()
+    assert appending.wait(PATIENCE_S)
+
+    assert client.get("a") is None
+
+    going_on.set()
+    reporting.join()
+    assert [token.position for token in tokens] == [0]
 
 
 def test_a_deadline_is_kept_whatever_the_engine_does(
@@ -479,6 +560,144 @@ def test_vectors_must_be_whole_numbers(
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error_of(refused.value).attributes == '{"field": "visual", "value": "\'7 bytes\'"}'
+
+
+def test_a_call_that_ends_in_the_queue_leaves_it_without_a_word(
+    make_case: Callable[..., Case],
+    make_stub: Callable[[Case], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    going_on = threading.Event()
+    monkeypatch.setattr(Engine, "get", lambda *arguments: going_on.wait(PATIENCE_S) and None)
+    case = make_case(max_workers=1).serve()
+    stub = make_stub(case)
+
+    try:
+        running = stub.Get.future(pb.GetRequest(id="a"), timeout=PATIENCE_S)
+        wait_until(lambda: "running=1" in repr(case.server))
+        cancelled = stub.Get.future(pb.GetRequest(id="a"), timeout=PATIENCE_S)
+        wait_until(lambda: "queued=1" in repr(case.server))
+        cancelled.cancel()
+        wait_until(lambda: "queued=0" in repr(case.server))
+    finally:
+        going_on.set()
+
+    assert not running.result().HasField("experience")
+    wait_until(lambda: "running=0" in repr(case.server))
+    assert caplog.text == ""
+
+
+def test_health_is_answered_while_every_place_is_taken(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    make_stub: Callable[[Case], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    going_on = threading.Event()
+    monkeypatch.setattr(Engine, "get", lambda *arguments: going_on.wait(PATIENCE_S) and None)
+    case = make_case(max_workers=1, max_queued=20, max_call_s=PATIENCE_S).serve()
+    wait_until(lambda: health(case.server.address) == "SERVING")
+    stub, client = make_stub(case), make_client(case)
+
+    try:
+        calls = [stub.Get.future(pb.GetRequest(id="a"), timeout=PATIENCE_S) for _ in range(21)]
+        wait_until(lambda: "queued=20" in repr(case.server))
+        for read in (client.stats, lambda: client.get("a")):
+            with pytest.raises(Overloaded, match="20 calls wait already"):
+                read()
+        assert health(case.server.address) == "SERVING"
+    finally:
+        going_on.set()
+
+    for call in calls:
+        assert not call.result().HasField("experience")
+    assert client.stats().calls_shed == 2
+
+
+def test_a_message_that_is_none_of_ours_is_refused(
+    make_case: Callable[..., Case], make_channel: Callable[[Case], grpc.Channel]
+) -> None:
+    get = make_channel(make_case().serve()).unary_unary(f"/{SERVICE}/Get")
+
+    with pytest.raises(grpc.RpcError) as refused:
+        get(b"\xff junk", timeout=PATIENCE_S)
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert error_of(refused.value).type == "InvalidQuery"
+    assert "relive.v1.GetRequest" in error_of(refused.value).message
+
+
+def test_a_call_without_a_message_is_refused(
+    make_case: Callable[..., Case], make_channel: Callable[[Case], grpc.Channel]
+) -> None:
+    get = make_channel(make_case().serve()).stream_unary(f"/{SERVICE}/Get")
+
+    with pytest.raises(grpc.RpcError) as refused:
+        get(iter([]), timeout=PATIENCE_S)
+
+    assert "carries no message" in error_of(refused.value).message
+
+
+def test_calls_whose_message_never_comes_end_and_harm_no_other(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    make_channel: Callable[[Case], grpc.Channel],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With as many workers as such calls, and no deadline of their own."""
+    case = make_case(max_workers=2, max_call_s=0.5).serve()
+    get = make_channel(case).stream_unary(f"/{SERVICE}/Get")
+    never = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        never.wait()
+        yield b""
+
+    try:
+        stuck = [get.future(messages()) for _ in range(2)]
+        wait_until(lambda: len(case.server._arriving) == 2)
+        assert [call.code() for call in stuck] == [grpc.StatusCode.CANCELLED] * 2
+    finally:
+        never.set()
+
+    assert make_client(case).get("a") is None
+    assert case.server._arriving == {}
+    assert caplog.text == ""
+
+
+def test_what_a_filter_or_many_queries_must_not_be_is_refused_by_name(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
+    stub = make_stub(make_case().serve())
+    vector = b"\0" * 12
+
+    def refused(call: Any, request: Any) -> str:
+        with pytest.raises(grpc.RpcError) as failure:
+            call(request)
+        assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        return str(json.loads(error_of(failure.value).attributes)["field"])
+
+    for where, field in (
+        ("{", "where"),
+        ("[]", "where"),
+        ("null", "where"),
+        ('{"room": {}}', "where['room']"),
+        ('{"room": [[1]]}', "where['room']"),
+        ("[" * 10_000, "where"),
+    ):
+        request = pb.SearchRequest(visual=vector, k=1, filter=pb.Filter(where=where))
+        assert refused(stub.Search, request) == field
+    for request, field in (
+        (pb.SearchManyRequest(queries=2, visual=b"\0" * 12, k=1), "visual"),
+        (pb.SearchManyRequest(queries=0, visual=vector, k=1), "visual"),
+        (pb.SearchManyRequest(queries=2**62, visual=b"", k=1), "queries"),
+        (pb.SearchManyRequest(queries=-1, visual=vector, k=1), "queries"),
+        (pb.SearchManyRequest(queries=1, visual=b"", k=1), "visual[0]"),
+        (pb.SearchManyRequest(queries=1, k=1), "visual, text"),
+        (pb.SearchManyRequest(queries=1, visual=vector, filter=pb.Filter(since=-1)), "since"),
+    ):
+        assert refused(stub.SearchMany, request) == field
 
 
 def test_what_a_message_leaves_out_has_the_documented_default(
@@ -668,3 +887,53 @@ def test_refusals_are_not_logged(
 def error_of(failure: grpc.RpcError) -> pb.Error:
     error: pb.Error = pb.Error.FromString(dict(failure.trailing_metadata())[ERROR_KEY])
     return error
+
+
+def test_what_is_asked_of_this_machine_does_not_go_through_a_proxy(
+    make_case: Callable[..., Case],
+    make_client: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A token would go to it in plaintext."""
+    case = make_case().serve()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    assert make_client(case).stats().size == 0
+    assert health(case.server.address) in ("SERVING", "NOT_SERVING")
+
+
+def test_every_reply_says_what_it_was_computed_on(
+    make_case: Callable[..., Case], make_stub: Callable[[Case], Any]
+) -> None:
+    case = make_case().serve()
+    case.add("a", "b")
+    case.engine.catch_up()
+    stub = make_stub(case)
+
+    for reply in (
+        stub.Search(pb.SearchRequest(visual=b"\0" * 12, k=1)),
+        stub.Sample(pb.SampleRequest(n=1)),
+        stub.Get(pb.GetRequest(id="a")),
+        stub.Get(pb.GetRequest(id="nobody")),
+        stub.Stats(pb.StatsRequest()),
+        stub.ReportOutcome(pb.ReportOutcomeRequest(experience_id="a", success=True)),
+    ):
+        assert reply.basis.positions[0] >= 2
+        assert (reply.basis.degraded, reply.basis.approximate) == (False, False)
+
+
+def test_an_impossible_k_or_n_is_refused_by_name(
+    make_case: Callable[..., Case], make_client: Callable[..., Client]
+) -> None:
+    client = make_client(make_case().serve())
+
+    for field, read in (
+        ("k", lambda count: client.search(visual=VECTOR, k=count)),
+        ("n", lambda count: client.sample(count)),
+    ):
+        for count in (-1, 100_001, 2**62):
+            with pytest.raises(InvalidQuery) as refused:
+                read(count)
+            assert refused.value.field == field

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,34 @@ import pytest
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
 from relive.client import Client
-from relive.errors import NotCaughtUp, ServiceUnavailable
+from relive.errors import (
+    BufferClosed,
+    NotCaughtUp,
+    Overloaded,
+    ReliveError,
+    ServiceUnavailable,
+)
 from relive.index_service.rpc_health import health
 
 PATIENCE_S = 60.0
 VECTOR = [1.0, 2.0, 3.0]
 
-# Says on standard output when it listens and when a call waits for positions; with `hold`, it
-# recovers only once a line comes in.
+# Says on standard output when it listens, and when a call waits for positions or its turn; with
+# `hold`, it recovers only once a line comes in; a search takes `slow_s` longer.
 _PROCESS = """
-import json, sys
+import json, os, sys, time
 from pathlib import Path
 from relive.config import BufferConfig
 from relive.errors import ReliveError
 from relive.index_service import Engine
+from relive.index_service.rpc_admission import Admission
 from relive.index_service.server import serve
 
 def say(what):
-    print(json.dumps(what), flush=True)
+    os.write(1, json.dumps(what).encode() + b"\\n")
 
-start, catch_up = Engine.start, Engine.catch_up
+start, catch_up, search = Engine.start, Engine.catch_up, Engine.search
+wait_for_turn = Admission._wait
 
 def start_when_told(engine, *arguments):
     sys.stdin.readline()
@@ -47,10 +56,21 @@ def catch_up_aloud(engine, *arguments):
     say("waiting")
     catch_up(engine, *arguments)
 
+def wait_aloud(admission, *arguments):
+    say("queued")
+    wait_for_turn(admission, *arguments)
+
+def search_slowly(engine, **query):
+    time.sleep(slow_s)
+    return search(engine, **query)
+
 directory, log, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-Engine.catch_up = catch_up_aloud
+Engine.catch_up, Admission._wait = catch_up_aloud, wait_aloud
 if options.pop("hold", False):
     Engine.start = start_when_told
+slow_s = options.pop("slow_s", 0.0)
+if slow_s:
+    Engine.search = search_slowly
 config = BufferConfig(**options.pop("config", {}))
 try:
     code = serve(Path(directory), config, log=log, on_listening=say, **options)
@@ -298,3 +318,137 @@ def test_an_address_open_to_the_network_is_refused(
 
     assert service.address[0] == "InvalidConfig"
     assert service.process.wait(PATIENCE_S) == 3
+
+
+class Crowd:
+    """Callers who all search at once, each several times, and what became of their calls."""
+
+    def __init__(self, address: str, callers: int, calls: int = 1, **options: Any) -> None:
+        self.answered: list[list[str]] = []
+        self.problems: list[Exception] = []
+        self._address, self._calls, self._options = address, calls, options
+        self._together = threading.Barrier(callers)
+        self._threads = [threading.Thread(target=self._search) for _ in range(callers)]
+        for thread in self._threads:
+            thread.start()
+
+    def _search(self) -> None:
+        with Client(self._address, timeout_s=PATIENCE_S) as client:
+            self._together.wait(PATIENCE_S)
+            for _ in range(self._calls):
+                try:
+                    found = client.search(visual=VECTOR, k=3, **self._options)
+                    self.answered.append([hit.id for hit in found])
+                except ReliveError as problem:
+                    self.problems.append(problem)
+
+    def gone(self) -> Crowd:
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+        return self
+
+
+def test_more_calls_than_it_takes_are_refused_and_the_others_answered(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
+    """Two workers, four places, forty callers: as many answers as the workers can give."""
+    buffer.add_many(experiences(50))
+    expected = [hit.id for hit in buffer.search(visual=VECTOR, k=3)]
+    service = start(max_workers=2, max_queued=4, slow_s=0.05)
+    service.wait_until("SERVING")
+    told: list[str] = []
+    over = threading.Event()
+
+    def ask_for_health() -> None:
+        while not over.is_set():
+            told.append(health(service.address, PATIENCE_S))
+            time.sleep(0.01)
+
+    asking = threading.Thread(target=ask_for_health)
+    asking.start()
+
+    crowd = Crowd(service.address, callers=40, calls=5).gone()
+    over.set()
+    asking.join(PATIENCE_S)
+
+    # None met its deadline, none hung, and nothing else went wrong.
+    assert {type(problem) for problem in crowd.problems} == {Overloaded}
+    assert len(crowd.answered) + len(crowd.problems) == 200
+    # Those that find two turns and four places free at once, at the least.
+    assert len(crowd.answered) >= 6
+    assert all(ids == expected for ids in crowd.answered)
+    assert set(told) == {"SERVING"}
+    with Client(service.address) as client:
+        assert client.stats().calls_shed == len(crowd.problems)
+    # Afterwards all is as before.
+    again = Crowd(service.address, callers=6).gone()
+    assert (again.answered, again.problems) == ([expected] * 6, [])
+
+
+def test_a_call_whose_deadline_would_pass_in_the_queue_is_told_so_before_it_does(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
+    buffer.add_many(experiences(5))
+    service = start(max_workers=1, max_queued=100, slow_s=0.1)
+    service.wait_until("SERVING")
+    # Four seconds of work.
+    crowd = Crowd(service.address, callers=40)
+
+    with Client(service.address) as hasty:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                hasty.search(visual=VECTOR, timeout_s=0.6)
+            except Overloaded as refused:
+                # By then it is known how long a turn takes.
+                if "after them, in about" in str(refused):
+                    break
+            assert time.monotonic() < deadline
+
+    crowd.gone()
+    assert (len(crowd.answered), crowd.problems) == (40, [])
+
+
+def test_callers_who_go_away_leave_no_work_behind(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
+    service = start(max_workers=1, max_queued=50, slow_s=0.5)
+    service.wait_until("SERVING")
+    callers = [Client(service.address, timeout_s=PATIENCE_S) for _ in range(30)]
+
+    def ask(caller: Client) -> None:
+        with suppress(BufferClosed, ServiceUnavailable):
+            caller.search(visual=VECTOR)
+
+    threads = [threading.Thread(target=ask, args=[caller]) for caller in callers]
+    for thread in threads:
+        thread.start()
+    for _ in callers[1:]:
+        assert service.hears() == "queued"
+
+    for caller in callers:
+        caller.close()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+
+    # Fifteen seconds of work, of which nobody wants to hear any more.
+    with Client(service.address) as client:
+        client.search(visual=VECTOR, timeout_s=8.0)
+
+
+def test_a_signal_lets_calls_in_the_queue_finish(
+    start: Callable[..., Service], buffer: ExperienceBuffer
+) -> None:
+    buffer.add_many(experiences(5))
+    service = start(max_workers=1, max_queued=10, slow_s=0.5, grace_s=PATIENCE_S)
+    service.wait_until("SERVING")
+    crowd = Crowd(service.address, callers=4)
+    for _ in range(3):
+        assert service.hears() == "queued"
+
+    service.process.send_signal(signal.SIGTERM)
+
+    crowd.gone()
+    assert (len(crowd.answered), crowd.problems) == (4, [])
+    assert service.process.wait(PATIENCE_S) == 0

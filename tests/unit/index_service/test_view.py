@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relive.core.embedding import EmbeddingSpace, Metric
-from relive.index_service import view as view_module
-from relive.index_service.scan import NumpyScanner, Scanner
-from relive.index_service.view import Found, Index, RowKey, View
+from relive.index_service import segments as segments_module
+from relive.index_service.index import Base, Index
+from relive.index_service.scan import NumpyScanner, Scanner, installed_scanner
+from relive.index_service.segments import Chunk, RowKey
+from relive.index_service.training import train
+from relive.index_service.view import Found, View
 
 SPACES = {
     Metric.COSINE: EmbeddingSpace(3, 0, Metric.COSINE),
@@ -23,7 +26,7 @@ Live = dict[RowKey, Any]
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view_module, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(segments_module, "CHUNK_ROWS", 8)
 
 
 def brute_force(live: Live, space: EmbeddingSpace, vector: Any, k: int) -> list[Found]:
@@ -200,13 +203,107 @@ def test_readers_see_whole_views_while_a_writer_replaces_them(scanner: Scanner) 
     assert all(searched)
 
 
+@pytest.mark.parametrize("metric", list(Metric))
+@given(
+    share=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    removed=st.sampled_from([0.0, 0.3]),
+    k=st.integers(0, 60),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=30)
+def test_only_rows_that_are_allowed_and_score_enough_are_found(
+    metric: Metric, share: float, removed: float, k: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    index, live = Index(SPACES[metric]), Live()
+    keys = [RowKey(int(random.integers(0, 2)), at) for at in range(50)]
+    apply(index, live, list(zip(keys, vectors(random, 50, ties=seed % 2 == 0), strict=True)))
+    apply(index, live, [], [key for key in keys if random.random() < removed])
+    chosen = {key for key in keys if random.random() < share}
+
+    def allowed(partitions: Any, positions: Any) -> Any:
+        rows = zip(partitions.tolist(), positions.tolist(), strict=True)
+        return np.array([key in chosen for key in rows], dtype=bool)
+
+    vector = random.standard_normal(3).astype(np.float32)
+    query = index.view.space.query(vector, None)
+    some = {key: row for key, row in live.items() if key in chosen}
+    expected = brute_force(some, index.view.space, vector, k)
+    for scanner in (NumpyScanner(), installed_scanner()):
+        assert index.view.search(scanner, query, k, allowed=allowed) == expected
+        assert index.view.restricted(allowed).size == len(some)
+        for least in [found.score for found in expected[:1] + expected[-1:]]:
+            found = index.view.search(scanner, query, k, allowed=allowed, least=least)
+            assert found == [one for one in expected if one.score >= least]
+    assert index.view.search(scanner, query, 60) == brute_force(live, index.view.space, vector, 60)
+
+
+class CountedScanner(NumpyScanner):
+    """Says how often it was asked to scan many rows."""
+
+    def __init__(self) -> None:
+        self.scans = 0
+
+    def top(self, matrix: Any, *arguments: Any) -> Any:
+        self.scans += len(matrix) > 1_000
+        return super().top(matrix, *arguments)
+
+
+def allows(mask: Any) -> Any:
+    return lambda partitions, positions: mask[positions]
+
+
+def test_what_is_allowed_is_found_in_lists_and_where_it_is_not_near_by_comparing_it_all() -> None:
+    pytest.importorskip("faiss")
+    random = np.random.default_rng(6)
+    n, space = 20_000, EmbeddingSpace(96, 32)
+    cluster = random.integers(0, 200, n)
+    within = random.standard_normal((200, 12))[cluster] + 0.6 * random.standard_normal((n, 12))
+    made = within @ random.standard_normal((12, 128)) + 0.5 * random.standard_normal((n, 128))
+    single = made.astype(np.float32)
+    rows = space.rows(list(single[:, :96]), list(single[:, 96:]))
+    trained = train(rows, space, n_probes=5, floor=0.95)
+    assert trained is not None
+    chunk = Chunk(rows, np.zeros(n, np.int64), np.arange(n))
+    index = Index(space, base=Base(chunk, 1.0, trained.lists))
+    late = [RowKey(0, at) for at in range(n, n + 500)]  # in no list
+    index.apply(late, rows[:500] * np.float32(1.0001), [RowKey(0, at) for at in range(0, n, 9)], {})
+    live = np.concatenate([np.arange(n) % 9 > 0, np.ones(500, dtype=bool)])
+    everything = np.concatenate([rows, rows[:500] * np.float32(1.0001)])
+    shares: dict[str, list[float]] = {}
+    scans: dict[str, int] = {}
+    for at in random.integers(n, size=40).tolist():
+        query = space.query(*space.halves(rows[at]))
+        exact = query.exact(everything)
+        masks = {
+            "most": random.random(n + 500) < 0.9,
+            "half": random.random(n + 500) < 0.5,
+            "other clusters": np.append(cluster % 2 != cluster[at] % 2, np.ones(500, dtype=bool)),
+            "few": random.random(n + 500) < 0.02,
+            "all but the near": exact < np.quantile(exact, 0.9),
+        }
+        for name, mask in masks.items():
+            scanner = CountedScanner()
+            found = index.view.search(scanner, query, 10, allowed=allows(mask))
+            matching = np.flatnonzero(mask & live)
+            best = matching[np.lexsort((matching, -exact[matching]))[:10]].tolist()
+            got = [one.key.position for one in found]
+            assert len(set(got)) == 10
+            assert set(got) <= set(matching.tolist())
+            shares.setdefault(name, []).append(len(set(got) & set(best)) / 10)
+            scans[name] = scans.get(name, 0) + scanner.scans
+    assert {name for name, share in shares.items() if np.mean(share) < 0.95} == set()
+    assert np.mean(shares["few"]) == np.mean(shares["all but the near"]) == 1.0
+    assert scans == {"most": 0, "half": 0, "other clusters": 0, "few": 40, "all but the near": 40}
+
+
 def test_chunks_of_the_real_size_answer_as_brute_force_does(
     scanner: Scanner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     space = EmbeddingSpace(8, 4)
     random = np.random.default_rng(5)
-    n = view_module.CHUNK_ROWS + 500
+    n = segments_module.CHUNK_ROWS + 500
     rows = space.rows(
         list(random.standard_normal((n, 8)).astype(np.float32)),
         list(random.standard_normal((n, 4)).astype(np.float32)),
@@ -235,18 +332,18 @@ def test_both_scanners_give_the_same_answer() -> None:
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30)
-def test_a_copy_that_succeeds_its_index_answers_the_same(seed: int) -> None:
+def test_a_copy_that_repeats_what_its_index_did_answers_the_same(seed: int) -> None:
     random = np.random.default_rng(seed)
     index = Index(EmbeddingSpace(3, 0))
     live: Live = {}
     keys = [RowKey(int(random.integers(2)), at) for at in range(60)]
     apply(index, live, list(zip(keys[:40], vectors(random, 40, ties=False), strict=True)))
-    copy = Index.copied(index.view)
+    copy, steps = Index.copied(index.view), index.record()
     gone = [key for key in keys[:40] if random.random() < 0.5]
     apply(index, live, [], gone)
     late = list(zip(keys[40:], vectors(random, 20, ties=False), strict=True))
     apply(index, live, late, [key for key in keys[40:] if random.random() < 0.3], position=60)
-    copy.succeed(index)
+    copy.repeat(steps)
     assert (copy.view.epoch, copy.view.size) == (index.view.epoch + 1, len(live))
     assert copy.view.positions == index.view.positions
     vector = random.standard_normal(3).astype(np.float32)
