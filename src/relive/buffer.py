@@ -342,6 +342,7 @@ class ExperienceBuffer:
         visual: VectorLike | None = None,
         text: VectorLike | None = None,
         nearest_share: float = 0.5,
+        filter: Filter | None = None,
     ) -> SampleBatch:
         """n experiences, drawn by priority.
 
@@ -357,6 +358,8 @@ class ExperienceBuffer:
             visual, text, nearest_share: with `nearest`, the first `nearest_share` of the batch are
                 the experiences nearest to these embeddings, of probability and weight 1; the
                 others are drawn from the rest by priority.
+            filter: only experiences that match it are drawn, as if there were no others; each of
+                them is looked at.
 
         Raises:
             InvalidQuery: names the argument.
@@ -375,6 +378,7 @@ class ExperienceBuffer:
             visual=visual,
             text=text,
             nearest_share=nearest_share,
+            filter=filter,
         )
 
     def sample_sequences(
@@ -388,6 +392,7 @@ class ExperienceBuffer:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = "prioritized",
+        filter: Filter | None = None,
     ) -> SequenceBatch:
         """n runs of steps that follow each other in one episode, begun by experiences drawn as in
         `sample`.
@@ -398,7 +403,8 @@ class ExperienceBuffer:
         Args:
             n: runs; without replacement no two begin with the same experience.
             length: most steps of each; n * length is at most 100,000.
-            seed, replace, now, alpha, beta, strategy: as for `sample`; not `nearest`.
+            seed, replace, now, alpha, beta, strategy, filter: as for `sample`; not `nearest`. The
+                filter is of the experiences that begin a run.
 
         Returns:
             a batch whose `columns` are of shape (n, length, …), with a `mask`.
@@ -416,6 +422,7 @@ class ExperienceBuffer:
             alpha=alpha,
             beta=beta,
             strategy=strategy,
+            filter=filter,
         )
 
     def episode(self, episode_id: str) -> list[Experience]:

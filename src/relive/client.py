@@ -212,6 +212,7 @@ class Client:
         visual: VectorLike | None = None,
         text: VectorLike | None = None,
         nearest_share: float = 0.5,
+        filter: Filter | None = None,
         min_positions: MinPositions | None = None,
         timeout_s: float | None = None,
     ) -> SampleBatch:
@@ -229,6 +230,8 @@ class Client:
             visual, text, nearest_share: with `nearest`, the first `nearest_share` of the batch are
                 the experiences nearest to these embeddings, of probability and weight 1; the
                 others are drawn from the rest by priority.
+            filter: only experiences that match it are drawn, as if there were no others; each of
+                them is looked at.
             min_positions: what the answer is to include.
             timeout_s: of this call.
 
@@ -249,6 +252,7 @@ class Client:
             visual=embedding_bytes("visual", visual, InvalidQuery),
             text=embedding_bytes("text", text, InvalidQuery),
             nearest_share=_number("nearest_share", nearest_share),
+            filter=filter_message(checked_filter(filter)),
         )
         return sample_batch(self._call("sample", self._sample, request, timeout_s), bool(content))
 
@@ -263,6 +267,7 @@ class Client:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = "prioritized",
+        filter: Filter | None = None,
         min_positions: MinPositions | None = None,
         timeout_s: float | None = None,
     ) -> SequenceBatch:
@@ -275,7 +280,8 @@ class Client:
         Args:
             n: runs; without replacement no two begin with the same experience.
             length: most steps of each; n * length is at most 100,000.
-            seed, replace, now, alpha, beta, strategy: as for `sample`; not `nearest`.
+            seed, replace, now, alpha, beta, strategy, filter: as for `sample`; not `nearest`. The
+                filter is of the experiences that begin a run.
             min_positions: what the answer is to include.
             timeout_s: of this call.
 
@@ -295,6 +301,7 @@ class Client:
                 alpha=_number("alpha", alpha),
                 beta=_number("beta", beta),
                 strategy=_text("strategy", strategy, InvalidQuery),
+                filter=filter_message(checked_filter(filter)),
             ),
             length=_whole("length", length),
         )

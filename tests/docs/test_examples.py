@@ -59,7 +59,7 @@ def test_actors_and_a_learner_share_a_buffer_on_cartpole(tmp_path: Path) -> None
         timeout=110,
         check=False,
     )
-    assert done.stderr == "not solved\n"
+    assert done.stderr.endswith("not solved\n"), done.stderr
     assert done.stdout.startswith("100 updates, ")
     head, row = (tmp_path / "curve.csv").read_text().splitlines()
     assert head == "updates,experiences,seconds,return"

@@ -62,7 +62,7 @@ from relive.errors import (
 )
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.episodes import Episodes
-from relive.index_service.filter_columns import FilterColumns
+from relive.index_service.filter_columns import FilterColumns, Selected
 from relive.index_service.filtering import Filtering
 from relive.index_service.index import Index
 from relive.index_service.indexing import Indexing, ListOptions
@@ -71,7 +71,7 @@ from relive.index_service.priority_updates import Verdicts
 from relive.index_service.retrievals import RetrievalRecorder
 from relive.index_service.sampler import Request, Sampled, sampled
 from relive.index_service.sampling_limits import SampleGate, SamplingLimits
-from relive.index_service.scan import Scanner, installed_scanner
+from relive.index_service.scan import IndexArray, Scanner, installed_scanner
 from relive.index_service.segments import RowKey
 from relive.index_service.view import View
 from relive.log import EventLog, Record
@@ -493,13 +493,15 @@ class Engine:
         visual: VectorLike | None = None,
         text: VectorLike | None = None,
         nearest_share: float = 0.5,
+        filter: Filter | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
         request = self._request(n, seed, replace, now, alpha, beta, strategy)
         near = _checked_nearest(request.strategy, visual, text, nearest_share, request.n)
         query = (visual, text) if near else None
-        with self._drawing(request, timeout_s, near, query) as (states, drawn):
+        wanted = checked_filter(filter)
+        with self._drawing(request, timeout_s, wanted, near, query) as (states, drawn):
             batch = self._batch(states, drawn, request.seed, content)
         self._record(
             "sample",
@@ -522,6 +524,7 @@ class Engine:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = Strategy.PRIORITIZED,
+        filter: Filter | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SequenceBatch:
         """n runs of steps; see `ExperienceBuffer.sample_sequences`."""
@@ -531,7 +534,7 @@ class Engine:
             raise InvalidQuery("length", length, f"must be above 0, and n * length {MAX_SAMPLE}")
         if request.strategy is Strategy.NEAREST:
             raise InvalidQuery("strategy", strategy, "sequences are not drawn by similarity")
-        with self._drawing(request, timeout_s) as (states, drawn):
+        with self._drawing(request, timeout_s, checked_filter(filter)) as (states, drawn):
             episodes = self._known_episodes(states)
             batch = self._batch(states, drawn, request.seed, content=False)
             keys = self._columns.keys(drawn.partitions, drawn.rows)
@@ -609,38 +612,54 @@ class Engine:
         self,
         request: Request,
         timeout_s: float,
+        wanted: Filter | None,
         near: int = 0,
         query: tuple[VectorLike | None, VectorLike | None] | None = None,
     ) -> Iterator[tuple[Sequence[PartitionState], Sampled]]:
         """Rows drawn as the limits allow, and the states, which stay as they are meanwhile.
 
         Args:
+            wanted: what they have to match; every one that does is looked at.
             near: how many are to be the nearest to the query.
         """
+        if wanted is not None:
+            self._filtering.prepare(wanted)
         self._gate.enter(request.n, timeout_s)
         count = 0
         try:
             with self._materializer.locked() as states:
                 weights = [state.settings.weights for state in states]
+                only = None if wanted is None else self._filtering.matching_now(wanted)
                 nearest: list[RowKey] = []
                 if query is not None:
-                    nearest = self._nearest(near, *query)
-                drawn = sampled(self._columns, weights, request, nearest=nearest)
+                    nearest = self._nearest(near, only, *query)
+                drawn = sampled(self._columns, weights, request, nearest=nearest, only=only)
                 self._columns.drawn(drawn.partitions, drawn.rows)
                 count = len(drawn.rows)
                 yield states, drawn
         finally:
             self._gate.returned(request.n - count)
 
-    def _nearest(self, k: int, visual: VectorLike | None, text: VectorLike | None) -> list[RowKey]:
+    def _nearest(
+        self,
+        k: int,
+        only: Sequence[IndexArray] | None,
+        visual: VectorLike | None,
+        text: VectorLike | None,
+    ) -> list[RowKey]:
+        """The rows nearest to a query among all, or among those at some positions."""
+
+        def found(view: View) -> list[RowKey]:
+            query = view.space.query(visual, text)
+            seen = view if only is None else view.restricted(Selected(only))
+            return [key for key, _ in seen.search(self._scanner, query, k)]
+
         view = self._indexing.view
         try:
-            found = view.search(self._scanner, view.space.query(visual, text), k)
+            return found(view)
         except IndexDamaged as error:
             self._replace_damaged(view, error)
-            view = self._indexing.view
-            found = view.search(self._scanner, view.space.query(visual, text), k)
-        return [key for key, _ in found]
+            return found(self._indexing.view)
 
     def _batch(
         self,

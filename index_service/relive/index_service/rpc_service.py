@@ -112,6 +112,7 @@ class IndexService:
             visual=given_vector(request, "visual"),
             text=given_vector(request, "text"),
             nearest_share=0.5 if share is None else share,
+            filter=filter_of(request),
             timeout_s=wait_s,
         )
         return sample_reply(batch)
@@ -130,6 +131,7 @@ class IndexService:
             alpha=1.0 if alpha is None else alpha,
             beta=0.0 if beta is None else beta,
             strategy=Strategy.PRIORITIZED if strategy is None else strategy,
+            filter=filter_of(wanted),
             timeout_s=wait_s,
         )
         return sequences_reply(batch)

@@ -139,7 +139,7 @@ class Hit(_message.Message):
     def __init__(self, score: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "content", "visual", "text", "nearest_share")
+    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "filter", "content", "visual", "text", "nearest_share")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,7 @@ class SampleRequest(_message.Message):
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
     VISUAL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -160,11 +161,12 @@ class SampleRequest(_message.Message):
     alpha: float
     beta: float
     strategy: str
+    filter: Filter
     content: bool
     visual: bytes
     text: bytes
     nearest_share: float
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ...) -> None: ...
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ...) -> None: ...
 
 class SampleReply(_message.Message):
     __slots__ = ("basis", "retrieval_id", "items", "seed", "now", "ids", "probabilities", "weights", "priorities", "versions")

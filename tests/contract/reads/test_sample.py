@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from relive.buffer import Experience
+from relive.buffer import Experience, Filter
 from relive.errors import InvalidQuery
 
 NOW_S = 1_800_000_000.0
@@ -237,3 +237,26 @@ def test_embeddings_go_with_nearest_alone(
     ):
         with pytest.raises(InvalidQuery):
             reads.sample(2, **options)
+
+
+@pytest.mark.parametrize("strategy", ["prioritized", "uniform", "fifo", "highest_priority"])
+def test_a_filtered_sample_is_drawn_as_if_there_were_no_others(
+    reads: Any, make_experiences: Callable[..., list[Experience]], strategy: str
+) -> None:
+    experiences = make_experiences(30)
+    reads.buffer.add_many(experiences)
+    rewards = sorted(e.total_reward for e in experiences)
+    wanted = Filter(min_reward=rewards[18])
+
+    batch = reads.sample(50, seed=1, now=NOW_S, filter=wanted, strategy=strategy)
+
+    matching = [e for e in experiences if e.total_reward >= rewards[18]]
+    assert sorted(batch.ids) == sorted(e.id or "" for e in matching)
+    if strategy == "prioritized":
+        priorities = np.array([item.experience.priority for item in batch])
+        expected = priorities / priorities.sum()
+        assert batch.probabilities.tolist() == pytest.approx(expected.tolist())
+    near = reads.sample(6, strategy="nearest", visual=experiences[0].visual, filter=wanted, seed=1)
+    assert set(near.ids) <= {e.id for e in matching}
+    assert len(near) == 6
+    assert len(reads.sample(5, filter=Filter(min_reward=1e9), strategy=strategy)) == 0
