@@ -23,6 +23,7 @@ from bench import (
     freshness,
     index_search,
     rpc_search,
+    sampling,
     startup,
     stores,
 )
@@ -34,6 +35,7 @@ def main() -> None:
         "embedded_batches": _embedded_batches,
         "kafka_batches": _kafka_batches,
         "rpc_search": rpc_search.run,
+        "sampling": sampling.run,
         "stores": stores.run,
         "startup": startup.run,
         "footprint": footprint.run,

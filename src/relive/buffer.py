@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,9 @@ from relive.consumers import (
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
 from relive.core.filter import Filter
+from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
+from relive.core.sequences import SequenceBatch
 from relive.errors import (
     BufferClosed,
     ConsumerStopped,
@@ -37,6 +39,9 @@ from relive.errors import (
     StoreInUse,
 )
 from relive.index_service import Engine
+from relive.index_service.engine import DEFAULT_TIMEOUT_S
+from relive.index_service.priority_updates import record_priorities
+from relive.index_service.sampling_limits import SamplingLimits
 from relive.log import EventLog, Record, open_log
 from relive.producers.compose import Composer, everywhere, keyed_record
 from relive.schemas import ExperienceRecorded
@@ -206,6 +211,36 @@ class ExperienceBuffer:
         (position,) = self._event_log.append([record])
         return Token(experience_id, record.partition, position)
 
+    def update_priorities(
+        self,
+        ids: Sequence[str],
+        priorities: Iterable[float],
+        versions: Iterable[int],
+    ) -> PriorityUpdates:
+        """Give experiences the priorities that training found; durable on return.
+
+        A priority takes the place of confidence and reward in the formula, as `initial_priority`
+        does; age, floor and outcomes go on to count.
+
+        Args:
+            ids: of the experiences, `ids` of a batch. Of several entries for one, the last counts.
+            priorities: finite, at least 0.
+            versions: `versions` of that batch. One whose experience has another version by now is
+                not taken, since it answers an older priority.
+
+        Returns:
+            how many were updated, stale and unknown: each distinct id is one of them.
+
+        Raises:
+            InvalidExperience: names the argument; nothing was recorded.
+            LogUnavailable: they may or may not have been recorded; trying again is safe.
+        """
+        self._check_open()
+        updates = checked_updates(ids, priorities, versions)
+        return record_priorities(
+            self._engine, self._event_log, self._composer, updates, DEFAULT_TIMEOUT_S
+        )
+
     def remove(self, experience_id: str, reason: str = "") -> bool:
         """Remove an experience; False if there is none of that id."""
         self._check_open()
@@ -303,6 +338,11 @@ class ExperienceBuffer:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = "prioritized",
+        content: bool = True,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        nearest_share: float = 0.5,
+        filter: Filter | None = None,
     ) -> SampleBatch:
         """n experiences, drawn by priority.
 
@@ -312,15 +352,87 @@ class ExperienceBuffer:
             replace: whether one may be drawn more than once.
             now: the time of the priorities, seconds since the epoch; now by default.
             alpha, beta: see `relive.core.sampling`.
-            strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+            strategy: `prioritized`, `uniform`, `fifo`, `lifo`, `highest_priority`, or `nearest`.
+            content: whether the experiences themselves are wanted, or only ids, probabilities,
+                weights, priorities and versions, which takes a small part of the time.
+            visual, text, nearest_share: with `nearest`, the first `nearest_share` of the batch are
+                the experiences nearest to these embeddings, of probability and weight 1; the
+                others are drawn from the rest by priority.
+            filter: only experiences that match it are drawn, as if there were no others; each of
+                them is looked at.
 
         Raises:
             InvalidQuery: names the argument.
+            SampleTimeout: the configured limits did not allow it within `sample_timeout_s`.
         """
         self._catch_up()
         return self._engine.sample(
-            n, seed=seed, replace=replace, now=now, alpha=alpha, beta=beta, strategy=strategy
+            n,
+            seed=seed,
+            replace=replace,
+            now=now,
+            alpha=alpha,
+            beta=beta,
+            strategy=strategy,
+            content=content,
+            visual=visual,
+            text=text,
+            nearest_share=nearest_share,
+            filter=filter,
         )
+
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = "prioritized",
+        filter: Filter | None = None,
+    ) -> SequenceBatch:
+        """n runs of steps that follow each other in one episode, begun by experiences drawn as in
+        `sample`.
+
+        A run ends with its episode, at a step that is missing, or at the length. An experience
+        without an episode is a run of one. The first of these calls reads all live experiences.
+
+        Args:
+            n: runs; without replacement no two begin with the same experience.
+            length: most steps of each; n * length is at most 100,000.
+            seed, replace, now, alpha, beta, strategy, filter: as for `sample`; not `nearest`. The
+                filter is of the experiences that begin a run.
+
+        Returns:
+            a batch whose `columns` are of shape (n, length, …), with a `mask`.
+
+        Raises:
+            InvalidQuery: names the argument; also as `sample`.
+        """
+        self._catch_up()
+        return self._engine.sample_sequences(
+            n,
+            length,
+            seed=seed,
+            replace=replace,
+            now=now,
+            alpha=alpha,
+            beta=beta,
+            strategy=strategy,
+            filter=filter,
+        )
+
+    def episode(self, episode_id: str) -> list[Experience]:
+        """The live experiences of an episode, by step; none if there is no such episode.
+
+        Of several experiences for one step, the one recorded first. The first of these calls reads
+        all live experiences.
+        """
+        self._catch_up()
+        return self._engine.episode(episode_id)
 
     def get(self, experience_id: str) -> Experience | None:
         """An experience with what has come of it, or None."""
@@ -355,7 +467,7 @@ class ExperienceBuffer:
         """
         self._check_open()
         past = log_at(self._event_log, moment)
-        options = replace(self._engine.options, record_retrievals=False)
+        options = replace(self._engine.options, record_retrievals=False, limits=SamplingLimits())
         engine = Engine(
             past, state_before_end(self._snapshots, past), options, poison_limit=sys.maxsize
         )

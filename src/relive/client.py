@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from types import TracebackType
 from typing import Any
@@ -13,6 +14,7 @@ from relive.config import BufferConfig
 from relive.core.embedding import query_rows
 from relive.core.experience import Experience, VectorLike, embedding_bytes
 from relive.core.filter import Filter, checked_filter, finite_number
+from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import (
     BufferStats,
     MinPositions,
@@ -20,6 +22,7 @@ from relive.core.results import (
     SearchResult,
     Token,
 )
+from relive.core.sequences import SequenceBatch
 from relive.errors import BufferClosed, FieldError, InvalidConfig, InvalidExperience, InvalidQuery
 from relive.index_service.rpc_errors import error_from
 from relive.index_service.rpc_health import health as ask_health
@@ -34,6 +37,7 @@ from relive.index_service.rpc_messages import (
     sample_batch,
     search_result,
     search_results,
+    sequence_batch,
     token_of,
 )
 from relive.index_service.rpc_security import credentials_for, open_channel
@@ -109,8 +113,11 @@ class Client:
         self._search = self._method("Search", pb.SearchReply)
         self._search_many = self._method("SearchMany", pb.SearchManyReply)
         self._sample = self._method("Sample", pb.SampleReply)
+        self._sample_sequences = self._method("SampleSequences", pb.SampleSequencesReply)
+        self._episode = self._method("Episode", pb.EpisodeReply)
         self._get = self._method("Get", pb.GetReply)
         self._stats = self._method("Stats", pb.StatsReply)
+        self._update_priorities = self._method("UpdatePriorities", pb.UpdatePrioritiesReply)
         self._report_outcome = self._method("ReportOutcome", pb.ReportOutcomeReply)
 
     def search(
@@ -201,6 +208,11 @@ class Client:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = "prioritized",
+        content: bool = True,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        nearest_share: float = 0.5,
+        filter: Filter | None = None,
         min_positions: MinPositions | None = None,
         timeout_s: float | None = None,
     ) -> SampleBatch:
@@ -212,12 +224,20 @@ class Client:
             replace: whether one may be drawn more than once.
             now: the time of the priorities, seconds since the epoch; the service's by default.
             alpha, beta: see `relive.core.sampling`.
-            strategy: `prioritized`, `uniform`, `fifo`, `lifo` or `highest_priority`.
+            strategy: `prioritized`, `uniform`, `fifo`, `lifo`, `highest_priority`, or `nearest`.
+            content: whether the experiences themselves are wanted, or only ids, probabilities,
+                weights, priorities and versions, which takes a small part of the time.
+            visual, text, nearest_share: with `nearest`, the first `nearest_share` of the batch are
+                the experiences nearest to these embeddings, of probability and weight 1; the
+                others are drawn from the rest by priority.
+            filter: only experiences that match it are drawn, as if there were no others; each of
+                them is looked at.
             min_positions: what the answer is to include.
             timeout_s: of this call.
 
         Raises:
             InvalidQuery: names the argument; also when the reply would be too large.
+            SampleTimeout: the service's limits did not allow it in time.
         """
         request = pb.SampleRequest(
             freshness=_freshness(min_positions),
@@ -228,8 +248,88 @@ class Client:
             alpha=_number("alpha", alpha),
             beta=_number("beta", beta),
             strategy=_text("strategy", strategy, InvalidQuery),
+            content=bool(content),
+            visual=embedding_bytes("visual", visual, InvalidQuery),
+            text=embedding_bytes("text", text, InvalidQuery),
+            nearest_share=_number("nearest_share", nearest_share),
+            filter=filter_message(checked_filter(filter)),
         )
-        return sample_batch(self._call("sample", self._sample, request, timeout_s))
+        return sample_batch(self._call("sample", self._sample, request, timeout_s), bool(content))
+
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = "prioritized",
+        filter: Filter | None = None,
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> SequenceBatch:
+        """n runs of steps that follow each other in one episode, begun by experiences drawn as in
+        `sample`.
+
+        A run ends with its episode, at a step that is missing, or at the length. An experience
+        without an episode is a run of one. The first of these calls reads all live experiences.
+
+        Args:
+            n: runs; without replacement no two begin with the same experience.
+            length: most steps of each; n * length is at most 100,000.
+            seed, replace, now, alpha, beta, strategy, filter: as for `sample`; not `nearest`. The
+                filter is of the experiences that begin a run.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+
+        Returns:
+            a batch whose `columns` are of shape (n, length, …), with a `mask`.
+
+        Raises:
+            InvalidQuery: names the argument; also as `sample`.
+        """
+        request = pb.SampleSequencesRequest(
+            sample=pb.SampleRequest(
+                freshness=_freshness(min_positions),
+                n=_whole("n", n),
+                seed=None if seed is None else _whole("seed", seed),
+                replace=bool(replace),
+                now=_number("now", now),
+                alpha=_number("alpha", alpha),
+                beta=_number("beta", beta),
+                strategy=_text("strategy", strategy, InvalidQuery),
+                filter=filter_message(checked_filter(filter)),
+            ),
+            length=_whole("length", length),
+        )
+        reply = self._call("sample_sequences", self._sample_sequences, request, timeout_s)
+        return sequence_batch(reply, int(length))
+
+    def episode(
+        self,
+        episode_id: str,
+        *,
+        min_positions: MinPositions | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Experience]:
+        """The live experiences of an episode, by step; none if there is no such episode.
+
+        Of several experiences for one step, the one recorded first.
+
+        Args:
+            episode_id: of the episode.
+            min_positions: what the answer is to include.
+            timeout_s: of this call.
+        """
+        request = pb.EpisodeRequest(
+            freshness=_freshness(min_positions),
+            episode_id=_text("episode_id", episode_id, InvalidQuery),
+        )
+        reply = self._call("episode", self._episode, request, timeout_s)
+        return [experience_of(message) for message in reply.experiences]
 
     def get(
         self,
@@ -303,6 +403,41 @@ class Client:
         )
         reply = self._call("report_outcome", self._report_outcome, request, timeout_s)
         return token_of(experience_id, reply)
+
+    def update_priorities(
+        self,
+        ids: Sequence[str],
+        priorities: Iterable[float],
+        versions: Iterable[int],
+        *,
+        timeout_s: float | None = None,
+    ) -> PriorityUpdates:
+        """Give experiences the priorities that training found; durable on return.
+
+        Args:
+            ids: of the experiences, `ids` of a batch. Of several entries for one, the last counts.
+            priorities: finite, at least 0.
+            versions: `versions` of that batch. One whose experience has another version by now is
+                not taken, since it answers an older priority.
+            timeout_s: of this call.
+
+        Returns:
+            how many were updated, stale and unknown: each distinct id is one of them.
+
+        Raises:
+            InvalidExperience: names the argument; nothing was recorded.
+            LogUnavailable, DeadlineExceeded, ServiceUnavailable: they may or may not have been
+                recorded; trying again is safe.
+        """
+        updates = checked_updates(ids, priorities, versions)
+        request = pb.UpdatePrioritiesRequest(
+            ids=[update.experience_id for update in updates],
+            priorities=[update.priority for update in updates],
+            versions=[update.version for update in updates],
+            source=self._source,
+        )
+        reply = self._call("update_priorities", self._update_priorities, request, timeout_s)
+        return PriorityUpdates(reply.updated, reply.stale, reply.unknown, dict(reply.positions))
 
     def close(self) -> None:
         """Disconnect; calls that run end with `BufferClosed`. Safe to call twice."""

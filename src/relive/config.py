@@ -26,6 +26,7 @@ from relive.errors import InvalidConfig
 from relive.index_service import IndexOptions, ListOptions
 from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
 from relive.index_service.rpc_tls import ClientTls, ServerTls
+from relive.index_service.sampling_limits import SamplingLimits
 
 ENV_PREFIX = "RELIVE_"
 
@@ -65,6 +66,8 @@ class BufferConfig(BaseSettings):
         confidence_weight, reward_weight, age_weight, priority_floor, half_life_s: of the
             priority; see `relive.core.priority`.
         record_retrievals: whether searches and samples become events, and count.
+        sample_min_size, samples_per_insert, max_times_sampled, sample_timeout_s: limits on what one
+            process samples; see `relive.index_service.sampling_limits`.
         faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
         faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
         faiss_n_probes: lists of near rows that a search looks into; their number is fitted to it.
@@ -113,6 +116,10 @@ class BufferConfig(BaseSettings):
     priority_floor: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] = 0.01
     half_life_s: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] = WEEK_S
     record_retrievals: bool = True
+    sample_min_size: Annotated[int, Field(ge=0)] = 0
+    samples_per_insert: Annotated[float, Field(gt=0.0), AfterValidator(_finite)] | None = None
+    max_times_sampled: Annotated[int, Field(ge=1)] | None = None
+    sample_timeout_s: Annotated[float, Field(ge=0.0), AfterValidator(_finite)] = 10.0
     faiss_backend: Literal["gpu", "cpu"] = "gpu"
     faiss_use_gpu_fallback: bool = True
     faiss_n_probes: Annotated[int, Field(ge=1)] = 10
@@ -196,11 +203,20 @@ class BufferConfig(BaseSettings):
             visual_weight=self.visual_weight,
             text_weight=self.text_weight,
             record_retrievals=self.record_retrievals,
+            limits=self._limits(),
             lists=ListOptions(
                 directory=None if directory is None else directory / "index",
                 n_probes=self.faiss_n_probes,
                 recall_floor=self.faiss_recall_floor,
             ),
+        )
+
+    def _limits(self) -> SamplingLimits:
+        return SamplingLimits(
+            min_size=self.sample_min_size,
+            samples_per_insert=self.samples_per_insert,
+            max_times_sampled=self.max_times_sampled,
+            timeout_s=self.sample_timeout_s,
         )
 
     def snapshot_options(self, directory: Path) -> SnapshotOptions:
@@ -235,7 +251,8 @@ class BufferConfig(BaseSettings):
             known: in force already; then only what was set explicitly differs from it.
 
         Raises:
-            InvalidConfig: the capacity is below the partitions, or a dimension is fixed otherwise.
+            InvalidConfig: the capacity is below the partitions or below what a sample waits for, or
+                a dimension is fixed otherwise.
         """
         wanted = Settings(
             capacity=self._set("capacity", known and known.capacity),
@@ -250,6 +267,7 @@ class BufferConfig(BaseSettings):
                 half_life_s=self._set("half_life_s", known and known.weights.half_life_s),
             ),
         )
+        self._limits().check(wanted.capacity)
         return checked_settings(wanted, partitions)
 
     def _set(self, name: str, known: Any) -> Any:

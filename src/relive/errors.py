@@ -58,6 +58,17 @@ class UnknownExperience(ReliveError):
         super().__init__(f"there is no live experience {shown(experience_id)}")
 
 
+class UnknownRetrieval(ReliveError):
+    """Raised where nothing in a log cites a retrieval."""
+
+    def __init__(self, retrieval_id: str) -> None:
+        self.retrieval_id = retrieval_id
+        super().__init__(
+            f"nothing in the log cites retrieval {retrieval_id!r}: it was never recorded "
+            "(record_retrievals), or the log was trimmed since"
+        )
+
+
 class PayloadTooLarge(ReliveError):
     """Raised before anything is sent when an event does not fit one record of the log."""
 
@@ -86,6 +97,19 @@ class NotCaughtUp(ReliveError):
         super().__init__(
             f"not caught up: asked for positions {self.wanted}, reached {self.reached}; "
             "retry, or allow a longer deadline"
+        )
+
+
+class SampleTimeout(ReliveError):
+    """Raised when a sample was not allowed within its deadline; says what it waited for."""
+
+    def __init__(self, what: str, wanted: float, have: float) -> None:
+        self.what = what
+        self.wanted = wanted
+        self.have = have
+        super().__init__(
+            f"nothing was sampled: waited for {what} {wanted:g}, have {have:g}; "
+            "add experiences, or change the limit"
         )
 
 

@@ -48,6 +48,24 @@ def test_the_quickstart_runs(tmp_path: Path) -> None:
     assert said[-1].endswith("with success")
 
 
+def test_actors_and_a_learner_share_a_buffer_on_cartpole(tmp_path: Path) -> None:
+    """Too short a run to solve it, which takes minutes."""
+    options = ["--directory", tmp_path / "run", "--updates", 100, "--curve", tmp_path / "curve.csv"]
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "cartpole.py", *map(str, options)],
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.stderr.endswith("not solved\n"), done.stderr
+    assert done.stdout.startswith("100 updates, ")
+    head, row = (tmp_path / "curve.csv").read_text().splitlines()
+    assert head == "updates,experiences,seconds,return"
+    assert float(row.split(",")[3]) > 5.0
+
+
 def test_the_recovery_test_of_a_user_passes(tmp_path: Path) -> None:
     assert "2 passed" in run_pytest("test_recovery.py", tmp_path)
 

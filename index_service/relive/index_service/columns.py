@@ -1,124 +1,272 @@
-"""The priority inputs of all live rows as NumPy columns, in the order of the log.
+"""What all live rows are drawn by, as NumPy columns in the order of the log.
 
 Guarded by the fold's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from relive.core.blocks import Blocks, BlockSums, Drawn, Inputs
+from relive.core.decay import Moment
 from relive.core.priority import FloatArray, priorities_at
-from relive.core.row import PriorityInputs, Row
+from relive.core.row import PriorityInputs, Row, inputs_of
 from relive.core.settings import PriorityWeights
+from relive.index_service.id_column import IdColumn
 from relive.index_service.scan import IndexArray
 from relive.index_service.segments import RowKey
 
+# Sums are kept for the exponents used last, 5 bytes a row each.
+_EXPONENTS = 3
+# Room beyond the live rows, as a share of them; every row is copied after so many times more.
+_FEW = 16
 
-class _PartitionColumns:
-    """The rows of one partition, by rising position; room for more at the end."""
 
-    def __init__(self, room: int = 1_024) -> None:
-        self.count = 0
+class PartitionColumns:
+    """The rows of one partition, by rising position; room for more at the end.
+
+    Attributes:
+        count: rows stored, those that are gone included.
+        size: live rows.
+        positions, event_time_us, ageless, factor, version: by row; a factor of 0 says that it is
+            gone.
+        ids: of the experiences.
+    """
+
+    def __init__(self, room: int = 1_024, max_times: int | None = None) -> None:
+        self.count = self.size = 0
+        self._max_times = max_times
+        # How often each row was drawn, where that matters.
+        self._drawn = np.zeros(0 if max_times is None else room, dtype=np.uint32)
         self.positions = np.zeros(room, dtype=np.int64)
         self.event_time_us = np.zeros(room, dtype=np.int64)
         self.ageless = np.zeros(room)
         self.factor = np.zeros(room)
-        self.live = np.zeros(room, dtype=bool)
+        self.version = np.zeros(room, dtype=np.uint32)
+        self.ids = IdColumn()
+        self._blocks = Blocks()
+        self._sums: dict[float, BlockSums] = {}
 
-    def extend(self, rows: Sequence[Row], weights: PriorityWeights) -> None:
-        new = self._new(len(rows))
-        self.positions[new] = [row.position for row in rows]
-        self.event_time_us[new] = [row.event_time_us for row in rows]
-        self.ageless[new] = [row.ageless_priority(weights) for row in rows]
-        self.factor[new] = [row.factor for row in rows]
-
-    def load(self, positions: IndexArray, inputs: PriorityInputs) -> None:
-        new = self._new(len(positions))
+    def extend(self, positions: IndexArray, inputs: PriorityInputs) -> None:
+        """Add rows, whose positions and ordinals are above all before."""
+        if self.count + len(positions) > len(self.positions):
+            self._make_room(len(positions))
+        new = slice(self.count, self.count + len(positions))
         self.positions[new] = positions
-        self.event_time_us[new], self.ageless[new], self.factor[new] = inputs
+        self.event_time_us[new], self.ageless[new], self.factor[new] = inputs[:3]
+        self.version[new] = inputs.version
+        self.ids.extend(inputs.ids)
+        self._blocks.extend(inputs.ordinal)
+        self.count = new.stop
+        self.size += len(positions)
+        self._changed(np.arange(new.start, new.stop))
 
-    def _new(self, count: int) -> slice:
-        if self.count + count > len(self.positions):
-            self._make_room(count)
-        new = slice(self.count, self.count + count)
-        self.live[new] = True
-        self.count += count
-        return new
+    def change(self, positions: IndexArray, inputs: PriorityInputs) -> None:
+        """Put rows in place of their former selves; the last one of a position holds."""
+        at = self.at(positions)
+        factor = inputs.factor
+        if self._max_times is not None:
+            factor = np.where(self._drawn[at] < self._max_times, factor, 0.0)
+        self.ageless[at], self.factor[at] = inputs.ageless, factor
+        self.version[at] = inputs.version
+        self._changed(at)
 
-    def change(self, row: Row, weights: PriorityWeights) -> None:
-        at = self._at(row.position)
-        self.ageless[at] = row.ageless_priority(weights)
-        self.factor[at] = row.factor
+    def remove(self, positions: IndexArray) -> None:
+        """Remove rows."""
+        at = self.at(positions)
+        if self._max_times is not None:
+            self._drawn[at] = 0
+        self._hide(at)
 
-    def remove(self, position: int) -> None:
-        self.live[self._at(position)] = False
+    def drawn(self, rows: IndexArray) -> None:
+        """Rows were drawn; those that were drawn as often as may be are not drawn again."""
+        if self._max_times is not None:
+            np.add.at(self._drawn, rows, 1)
+            self._hide(np.unique(rows[self._drawn[rows] >= self._max_times]))
 
-    def _at(self, position: int) -> int:
-        at = int(np.searchsorted(self.positions[: self.count], position))
-        assert at < self.count
-        assert self.positions[at] == position
+    def _hide(self, rows: IndexArray) -> None:
+        self.size -= int(np.count_nonzero(self.factor[rows]))
+        self.factor[rows] = 0.0
+        self._changed(rows)
+
+    def at(self, positions: IndexArray) -> IndexArray:
+        """Where the rows of positions are."""
+        at = np.searchsorted(self.positions[: self.count], positions)
+        assert (at < self.count).all()
+        assert (self.positions[at] == positions).all()
         return at
 
+    def live(self) -> IndexArray:
+        """The live rows."""
+        return np.flatnonzero(self.factor[: self.count])
+
+    def refreshed(self, at: Moment) -> FloatArray:
+        """The masses of the largest blocks at a moment; `descend` finds rows in them then."""
+        sums = self._sums.pop(at.alpha, None)
+        if sums is None:
+            sums = BlockSums(self._blocks)
+            while len(self._sums) >= _EXPONENTS:
+                del self._sums[next(iter(self._sums))]
+        self._sums[at.alpha] = sums
+        sums.refresh(at, self._inputs())
+        return sums.top(at)
+
+    def descend(self, at: Moment, blocks: IndexArray, rest: FloatArray) -> Drawn:
+        """The rows at the given masses from the beginning of blocks; see `BlockSums.descend`."""
+        return self._sums[at.alpha].descend(at, self._inputs(), blocks, rest)
+
+    def priorities(self, weights: PriorityWeights, now_us: int, rows: IndexArray) -> FloatArray:
+        """Of rows, at a time."""
+        columns = self.ageless[rows], self.event_time_us[rows], self.factor[rows]
+        return priorities_at(weights, *columns, now_us)
+
+    @property
+    def nbytes(self) -> int:
+        """What all of this takes."""
+        columns = (self.positions, self.event_time_us, self.ageless, self.factor, self.version)
+        sums = sum(sums.nbytes for sums in self._sums.values())
+        return sum(c.nbytes for c in columns) + self.ids.nbytes + self._blocks.nbytes + sums
+
+    def _inputs(self) -> Inputs:
+        return Inputs(self.ageless, self.event_time_us, self.factor)
+
+    def _changed(self, rows: IndexArray) -> None:
+        if self._sums and len(rows):
+            blocks = self._blocks.of(1, rows)
+            for sums in self._sums.values():
+                sums.dirty(blocks)
+
     def _make_room(self, count: int) -> None:
-        """Drop the rows that are gone, and make room for as many as are left."""
-        kept = np.flatnonzero(self.live[: self.count])
-        room = 2 * (len(kept) + count)
-        for name in ("positions", "event_time_us", "ageless", "factor", "live"):
+        """Drop the rows that are gone, unless they are few; make room for a sixteenth more."""
+        kept = self.factor[: self.count] > 0
+        if self._max_times is not None:  # live, though never drawn again
+            kept |= self._drawn[: self.count] >= self._max_times
+        if self.count - self.size < self.count // _FEW:
+            kept[:] = True
+        else:
+            stay = self._blocks.keep(kept)
+            self.ids.keep(kept)
+            for sums in self._sums.values():
+                sums.keep(stay)
+        left = int(np.count_nonzero(kept))
+        room = max(len(self.positions), (left + count) * (_FEW + 1) // _FEW)
+        names = ["positions", "event_time_us", "ageless", "factor", "version"]
+        if self._max_times is not None:
+            names.append("_drawn")
+        for name in names:
             old = getattr(self, name)
-            new = np.zeros(room, dtype=old.dtype)
-            new[: len(kept)] = old[kept]
+            new = old if room == len(old) else np.zeros(room, dtype=old.dtype)
+            new[:left] = old[: self.count][kept]
+            new[left:] = 0
             setattr(self, name, new)
-        self.count = len(kept)
+        self.count = left
 
 
 class PriorityColumns:
-    """What sampling needs of every live row."""
+    """What sampling needs of every live row, by partition."""
 
-    def __init__(self, partitions: int) -> None:
-        self._partitions = [_PartitionColumns() for _ in range(partitions)]
+    def __init__(self, partitions: int, max_times_sampled: int | None = None) -> None:
+        self.partitions = [PartitionColumns(max_times=max_times_sampled) for _ in range(partitions)]
 
-    def extend(self, rows: Sequence[Row], weights: PriorityWeights) -> None:
-        """Add rows, whose positions are above all that were added before."""
-        for partition, columns in enumerate(self._partitions):
-            mine = [row for row in rows if row.partition == partition]
-            if mine:
-                columns.extend(mine, weights)
+    def extend(self, rows: Sequence[Row], weights: Sequence[PriorityWeights]) -> None:
+        """Add rows, whose positions are above all that were added before.
+
+        Args:
+            weights: of each partition, here and below.
+        """
+        for partition, mine in self._parted(rows):
+            columns = self.partitions[partition]
+            columns.extend(_positions(mine), inputs_of(mine, weights[partition]))
 
     def load(self, partition: int, positions: IndexArray, inputs: PriorityInputs) -> None:
         """Add rows of one partition in bulk; as `extend` does."""
-        self._partitions[partition].load(positions, inputs)
+        self.partitions[partition].extend(positions, inputs)
 
-    def change(self, row: Row, weights: PriorityWeights) -> None:
-        """Put a row in place of its former self."""
-        self._partitions[row.partition].change(row, weights)
+    def change(self, rows: Sequence[Row], weights: Sequence[PriorityWeights]) -> None:
+        """Put rows in place of their former selves; the last one of a position holds."""
+        last = {(row.partition, row.position): row for row in rows}
+        for partition, mine in self._parted(list(last.values())):
+            columns = self.partitions[partition]
+            columns.change(_positions(mine), inputs_of(mine, weights[partition]))
 
-    def remove(self, row: Row) -> None:
-        """Remove a row."""
-        self._partitions[row.partition].remove(row.position)
+    def remove(self, rows: Sequence[Row]) -> None:
+        """Remove rows."""
+        for partition, mine in self._parted(rows):
+            self.partitions[partition].remove(_positions(mine))
+
+    def live(self) -> list[IndexArray]:
+        """The live rows of each partition."""
+        return [columns.live() for columns in self.partitions]
 
     def priorities(
-        self, weights: PriorityWeights, now_us: int
-    ) -> tuple[FloatArray, Callable[[int], RowKey]]:
-        """The priorities of all live rows, and which row each belongs to.
-
-        Ordered by partition, then position, so that every replica draws the same rows.
-        """
-        live = [np.flatnonzero(c.live[: c.count]) for c in self._partitions]
-        priorities = np.concatenate(
+        self, weights: Sequence[PriorityWeights], now_us: int, rows: Sequence[IndexArray]
+    ) -> FloatArray:
+        """Of rows of each partition, one after the other, at a time."""
+        return np.concatenate(
             [
-                priorities_at(
-                    weights, c.ageless[rows], c.event_time_us[rows], c.factor[rows], now_us
-                )
-                for c, rows in zip(self._partitions, live, strict=True)
+                columns.priorities(weight, now_us, mine)
+                for columns, weight, mine in zip(self.partitions, weights, rows, strict=True)
             ]
         )
-        starts = np.cumsum([0] + [len(rows) for rows in live])
 
-        def key_of(at: int) -> RowKey:
-            partition = int(np.searchsorted(starts, at, side="right")) - 1
-            row = live[partition][at - starts[partition]]
-            return RowKey(partition, int(self._partitions[partition].positions[row]))
+    def ids(self, partitions: IndexArray, rows: IndexArray) -> list[str]:
+        """The ids of rows, by partition and place here."""
+        if len(self.partitions) == 1:
+            return self.partitions[0].ids.take(rows)
+        ids = [""] * len(rows)
+        for columns, mine in self._mine(partitions):
+            for place, found in zip(mine.tolist(), columns.ids.take(rows[mine]), strict=True):
+                ids[place] = found
+        return ids
 
-        return priorities, key_of
+    def drawn(self, partitions: IndexArray, rows: IndexArray) -> None:
+        """Rows were drawn, which `max_times_sampled` limits."""
+        for columns, mine in self._mine(partitions):
+            columns.drawn(rows[mine])
+
+    def versions(self, partitions: IndexArray, rows: IndexArray) -> npt.NDArray[np.uint32]:
+        """The versions of rows."""
+        versions = np.zeros(len(rows), dtype=np.uint32)
+        for columns, mine in self._mine(partitions):
+            versions[mine] = columns.version[rows[mine]]
+        return versions
+
+    def keys(self, partitions: IndexArray, rows: IndexArray) -> list[RowKey]:
+        """Where the records of rows lie."""
+        positions = np.zeros(len(rows), dtype=np.int64)
+        for columns, mine in self._mine(partitions):
+            positions[mine] = columns.positions[rows[mine]]
+        return list(map(RowKey, partitions.tolist(), positions.tolist()))
+
+    def _mine(self, partitions: IndexArray) -> Iterator[tuple[PartitionColumns, IndexArray]]:
+        """The columns of each partition among these, and where it is."""
+        if len(self.partitions) == 1:
+            yield self.partitions[0], np.arange(len(partitions))
+            return
+        for partition in np.unique(partitions).tolist():
+            yield self.partitions[partition], np.flatnonzero(partitions == partition)
+
+    @property
+    def size(self) -> int:
+        """Live rows."""
+        return sum(columns.size for columns in self.partitions)
+
+    @property
+    def nbytes(self) -> int:
+        """What all of this takes."""
+        return sum(columns.nbytes for columns in self.partitions)
+
+    def _parted(self, rows: Sequence[Row]) -> list[tuple[int, Sequence[Row]]]:
+        if len(self.partitions) == 1:
+            return [(0, rows)] if rows else []
+        parted: dict[int, list[Row]] = {}
+        for row in rows:
+            parted.setdefault(row.partition, []).append(row)
+        return list(parted.items())
+
+
+def _positions(rows: Sequence[Row]) -> npt.NDArray[np.int64]:
+    return np.array([row.position for row in rows], dtype=np.int64)

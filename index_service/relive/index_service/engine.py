@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import NamedTuple
@@ -47,7 +48,8 @@ from relive.core.results import (
     positions_after,
 )
 from relive.core.row import Row, priority_inputs
-from relive.core.sampling import Draw, Strategy, draw
+from relive.core.sampling import Strategy
+from relive.core.sequences import SampledSequence, SequenceBatch, cut
 from relive.core.settings import PriorityWeights, Settings
 from relive.core.state import Counters, PartitionState
 from relive.errors import (
@@ -59,13 +61,17 @@ from relive.errors import (
     StoreInUse,
 )
 from relive.index_service.columns import PriorityColumns
-from relive.index_service.filter_columns import FilterColumns
+from relive.index_service.episodes import Episodes
+from relive.index_service.filter_columns import FilterColumns, Selected
 from relive.index_service.filtering import Filtering
 from relive.index_service.index import Index
 from relive.index_service.indexing import Indexing, ListOptions
 from relive.index_service.payload_embeddings import embeddings_of
+from relive.index_service.priority_updates import Verdicts
 from relive.index_service.retrievals import RetrievalRecorder
-from relive.index_service.scan import Scanner, installed_scanner
+from relive.index_service.sampler import Request, Sampled, sampled
+from relive.index_service.sampling_limits import SampleGate, SamplingLimits
+from relive.index_service.scan import IndexArray, Scanner, installed_scanner
 from relive.index_service.segments import RowKey
 from relive.index_service.view import View
 from relive.log import EventLog, Record
@@ -90,6 +96,7 @@ class IndexOptions:
     Attributes:
         metric, mode, visual_weight, text_weight: see `relive.core.embedding`.
         record_retrievals: whether searches and samples become events.
+        limits: on what is sampled.
         lists: how indices are built.
     """
 
@@ -98,6 +105,7 @@ class IndexOptions:
     visual_weight: float = 0.7
     text_weight: float = 0.3
     record_retrievals: bool = True
+    limits: SamplingLimits = field(default_factory=SamplingLimits)
     lists: ListOptions = field(default_factory=ListOptions)
 
 
@@ -144,6 +152,9 @@ class Engine:
         self._clock_us = clock_us
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
+        self.verdicts = Verdicts()
+        self._episodes: Episodes | None = None
+        self._gate = SampleGate(self._options.limits, lambda: self._columns.size)
         try:
             self._materializer = Materializer(
                 log, store, self._follow, poison_limit=poison_limit, recovered=recovered
@@ -156,9 +167,10 @@ class Engine:
                 self._replace_damaged,
                 owner=recovered is not None and recovered.owned,
             )
-            self._columns = PriorityColumns(log.partitions)
+            self._columns = self._no_columns()
             self._filtering = Filtering(self._materializer)
             self._load()
+            self._gate.inserted(self._columns.size)
             if recovered is not None:
                 recovered.confirm()
         except BaseException:
@@ -486,47 +498,223 @@ class Engine:
         alpha: float = 1.0,
         beta: float = 0.0,
         strategy: str = Strategy.PRIORITIZED,
+        content: bool = True,
+        visual: VectorLike | None = None,
+        text: VectorLike | None = None,
+        nearest_share: float = 0.5,
+        filter: Filter | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
-        n = _checked_count("n", n, MAX_SAMPLE)
-        chosen = _checked_strategy(strategy)
-        seed = secrets.randbits(63) if seed is None else _checked_seed(seed)
-        for name, value in (("alpha", alpha), ("beta", beta)):
-            if not is_number(value) or not math.isfinite(value) or value < 0:
-                raise InvalidQuery(name, value, "must be finite and at least 0")
-        at_us = self._clock_us() if now is None else _microseconds(now)
-        with self._materializer.locked():
-            positions = self.positions()
-            priorities, key_of = self._columns.priorities(self.settings.weights, at_us)
-            drawn = draw(
-                priorities, n, strategy=chosen, seed=seed, replace=replace, alpha=alpha, beta=beta
-            )
-            items = self._items(drawn, key_of, at_us)
-        batch = SampleBatch(new_id(), items, positions, seed, at_us / 1e6, self.epoch)
+        request = self._request(n, seed, replace, now, alpha, beta, strategy)
+        near = _checked_nearest(request.strategy, visual, text, nearest_share, request.n)
+        query = (visual, text) if near else None
+        wanted = checked_filter(filter)
+        with self._drawing(request, timeout_s, wanted, near, query) as (states, drawn):
+            batch = self._batch(states, drawn, request.seed, content)
         self._record(
             "sample",
             batch.retrieval_id,
-            [(item.id, item.probability) for item in items],
-            positions,
-            seed,
+            list(zip(batch.ids, batch.probabilities.tolist(), strict=True)),
+            batch.positions,
+            request.seed,
+            drawn.now_us,
         )
         return batch
 
-    def _items(
-        self, drawn: Draw, key_of: Callable[[int], RowKey], at_us: int
-    ) -> tuple[SampledItem, ...]:
-        places, probabilities, weights = (column.tolist() for column in drawn)
-        live = self._live([key_of(at) for at in places])
-        assert live is not None
-        prior = self.settings.weights
-        return tuple(
-            SampledItem(
-                row.experience_id, probability, weight, _experience(row, payload, prior, at_us)
-            )
-            for (row, payload), probability, weight in zip(
-                live, probabilities, weights, strict=True
-            )
+    def sample_sequences(
+        self,
+        n: int,
+        length: int,
+        *,
+        seed: int | None = None,
+        replace: bool = False,
+        now: float | None = None,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        strategy: str = Strategy.PRIORITIZED,
+        filter: Filter | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> SequenceBatch:
+        """n runs of steps; see `ExperienceBuffer.sample_sequences`."""
+        request = self._request(n, seed, replace, now, alpha, beta, strategy)
+        length = _checked_count("length", length, MAX_SAMPLE)
+        if length == 0 or request.n * length > MAX_SAMPLE:
+            raise InvalidQuery("length", length, f"must be above 0, and n * length {MAX_SAMPLE}")
+        if request.strategy is Strategy.NEAREST:
+            raise InvalidQuery("strategy", strategy, "sequences are not drawn by similarity")
+        with self._drawing(request, timeout_s, checked_filter(filter)) as (states, drawn):
+            episodes = self._known_episodes(states)
+            batch = self._batch(states, drawn, request.seed, content=False)
+            keys = self._columns.keys(drawn.partitions, drawn.rows)
+            runs = [episodes.run(key, length) for key in keys]
+            contents = self._contents(states, [key for run in runs for key in run], drawn.now_us)
+        sequences = SequenceBatch(
+            batch.retrieval_id,
+            tuple(
+                SampledSequence(*sequence)
+                for sequence in zip(
+                    cut(contents, [len(run) for run in runs]),
+                    batch.probabilities.tolist(),
+                    batch.weights.tolist(),
+                    batch.versions.tolist(),
+                    strict=True,
+                )
+            ),
+            length,
+            batch.positions,
+            batch.seed,
+            batch.now,
+            batch.epoch,
         )
+        probabilities = {item.id or "": s.probability for s in sequences for item in s}
+        self._record(
+            "sample",
+            batch.retrieval_id,
+            list(probabilities.items()),
+            batch.positions,
+            request.seed,
+            drawn.now_us,
+        )
+        return sequences
+
+    def episode(self, episode_id: str) -> list[Experience]:
+        """The live experiences of an episode by step; see `ExperienceBuffer.episode`."""
+        if not isinstance(episode_id, str):
+            raise InvalidQuery("episode_id", episode_id, "must be text")
+        with self._materializer.locked() as states:
+            steps = self._known_episodes(states).steps(episode_id)
+            return self._contents(states, steps, self._clock_us())
+
+    def _known_episodes(self, states: Sequence[PartitionState]) -> Episodes:
+        """Which row is which step: read when it is first asked for, then kept up to date."""
+        if self._episodes is None:
+            self._episodes = Episodes.of(states)
+        return self._episodes
+
+    def _request(
+        self,
+        n: object,
+        seed: object,
+        replace: bool,
+        now: float | None,
+        alpha: object,
+        beta: object,
+        strategy: str,
+    ) -> Request:
+        exponents = []
+        for name, value in (("alpha", alpha), ("beta", beta)):
+            if not is_number(value) or not math.isfinite(value) or value < 0:
+                raise InvalidQuery(name, value, "must be finite and at least 0")
+            exponents.append(float(value))
+        return Request(
+            _checked_count("n", n, MAX_SAMPLE),
+            secrets.randbits(63) if seed is None else _checked_seed(seed),
+            self._clock_us() if now is None else _microseconds(now),
+            _checked_strategy(strategy),
+            replace,
+            *exponents,
+        )
+
+    @contextmanager
+    def _drawing(
+        self,
+        request: Request,
+        timeout_s: float,
+        wanted: Filter | None,
+        near: int = 0,
+        query: tuple[VectorLike | None, VectorLike | None] | None = None,
+    ) -> Iterator[tuple[Sequence[PartitionState], Sampled]]:
+        """Rows drawn as the limits allow, and the states, which stay as they are meanwhile.
+
+        Args:
+            wanted: what they have to match; every one that does is looked at.
+            near: how many are to be the nearest to the query.
+        """
+        if wanted is not None:
+            self._filtering.prepare(wanted)
+        self._gate.enter(request.n, timeout_s)
+        count = 0
+        try:
+            with self._materializer.locked() as states:
+                weights = [state.settings.weights for state in states]
+                only = None if wanted is None else self._filtering.matching_now(wanted)
+                nearest: list[RowKey] = []
+                if query is not None:
+                    nearest = self._nearest(near, only, *query)
+                drawn = sampled(self._columns, weights, request, nearest=nearest, only=only)
+                self._columns.drawn(drawn.partitions, drawn.rows)
+                count = len(drawn.rows)
+                yield states, drawn
+        finally:
+            self._gate.returned(request.n - count)
+
+    def _nearest(
+        self,
+        k: int,
+        only: Sequence[IndexArray] | None,
+        visual: VectorLike | None,
+        text: VectorLike | None,
+    ) -> list[RowKey]:
+        """The rows nearest to a query among all, or among those at some positions."""
+
+        def found(view: View) -> list[RowKey]:
+            query = view.space.query(visual, text)
+            seen = view if only is None else view.restricted(Selected(only))
+            return [key for key, _ in seen.search(self._scanner, query, k)]
+
+        view = self._indexing.view
+        try:
+            return found(view)
+        except IndexDamaged as error:
+            self._replace_damaged(view, error)
+            return found(self._indexing.view)
+
+    def _batch(
+        self,
+        states: Sequence[PartitionState],
+        drawn: Sampled,
+        seed: int,
+        content: bool,
+    ) -> SampleBatch:
+        columns, where = self._columns, (drawn.partitions, drawn.rows)
+        ids, versions = columns.ids(*where), columns.versions(*where)
+        items: tuple[SampledItem, ...] | None = None
+        if content:
+            items = tuple(
+                SampledItem(*item)
+                for item in zip(
+                    ids,
+                    drawn.probabilities.tolist(),
+                    drawn.weights.tolist(),
+                    self._contents(states, columns.keys(*where), drawn.now_us),
+                    versions.tolist(),
+                    strict=True,
+                )
+            )
+        return SampleBatch(
+            new_id(),
+            items,
+            self.positions(),
+            seed,
+            drawn.now_us / 1e6,
+            self.epoch,
+            ids=ids,
+            probabilities=drawn.probabilities,
+            weights=drawn.weights,
+            priorities=drawn.priorities,
+            versions=versions,
+        )
+
+    def _contents(
+        self, states: Sequence[PartitionState], keys: Sequence[RowKey], at_us: int
+    ) -> list[Experience]:
+        live = self._live(keys)
+        assert live is not None
+        return [
+            _experience(row, payload, states[row.partition].settings.weights, at_us)
+            for row, payload in live
+        ]
 
     def _hits(self, view: View, query: Query, asked: _Asked) -> list[Hit] | None:
         """The hits in a view, or None if one of them is gone from the state by now."""
@@ -566,15 +754,26 @@ class Engine:
         scored_ids: Sequence[tuple[str, float]],
         positions: Mapping[int, int],
         seed: int | None = None,
+        at_us: int | None = None,
     ) -> None:
         if self._options.record_retrievals and scored_ids:
-            self._recorder.record(
-                self._composer.retrievals(
-                    retrieval_id, kind, scored_ids, positions, self.partitions, seed
+            self._recorder.record_later(
+                partial(
+                    self._composer.retrievals,
+                    retrieval_id,
+                    kind,
+                    scored_ids,
+                    positions,
+                    self.partitions,
+                    seed,
+                    now_us() if at_us is None else at_us,
                 )
             )
 
     # Following the state
+
+    def _no_columns(self) -> PriorityColumns:
+        return PriorityColumns(self._event_log.partitions, self._options.limits.max_times_sampled)
 
     def _load(self) -> None:
         """Build index and columns anew from the state, then put them in place of the old ones.
@@ -586,13 +785,13 @@ class Engine:
             base, manifest = self._indexing.published(space) or (None, None)
             epoch = self._indexing.view.epoch if manifest is None else manifest.epoch
             index = Index(space, max(epoch, self._indexing.view.epoch), base)
-            columns = PriorityColumns(self.partitions)
+            columns = self._no_columns()
             filter_columns = FilterColumns(self.positions())
             for state in states:
                 _load_columns(state, columns, filter_columns)
                 _load_embeddings(state, index)
             index.apply([], _index_rows(index, []), [], self.positions())
-            self._columns = columns
+            self._columns, self._episodes = columns, None
             self._filtering.columns = filter_columns  # before the view, as in `_follow`
             self._indexing.replace(index, manifest)
 
@@ -605,6 +804,8 @@ class Engine:
 
     def _follow(self, changes: Sequence[Change], positions: Mapping[int, int]) -> None:
         """Bring index and columns to where the fold is. Called under the fold's lock."""
+        self.verdicts.follow(changes)
+        self._gate.inserted(sum(isinstance(change, Added) for change in changes))
         states = self._materializer.states
         space = self._space_of(states)
         if space != self._indexing.view.space or any(
@@ -614,21 +815,20 @@ class Engine:
             self._load()
             return
         self._filtering.columns.follow(changes, self._indexing.view.positions)
+        if self._episodes is not None:
+            self._episodes.follow(changes)
         added = [change for change in changes if isinstance(change, Added)]
-        weights = self.settings.weights
+        gone = [change.row for change in changes if isinstance(change, Removed)]
+        weights = [state.settings.weights for state in states]
         self._columns.extend([change.row for change in added], weights)
-        removed = []
-        for change in changes:
-            if isinstance(change, Updated):
-                self._columns.change(change.row, weights)
-            elif isinstance(change, Removed):
-                self._columns.remove(change.row)
-                removed.append(_key(change.row))
+        updated = [change.row for change in changes if isinstance(change, Updated)]
+        self._columns.change(updated, weights)
+        self._columns.remove(gone)
         index = self._indexing.index
         index.apply(
             _keys([change.row for change in added]),
             _index_rows(index, [change.event for change in added]),
-            removed,
+            _keys(gone),
             positions,
         )
         self._indexing.followed()
@@ -742,6 +942,26 @@ def _checked_strategy(strategy: str) -> Strategy:
         return Strategy(strategy)
     except ValueError as error:
         raise InvalidQuery("strategy", strategy, f"one of {', '.join(Strategy)}") from error
+
+
+def _checked_nearest(
+    strategy: Strategy,
+    visual: VectorLike | None,
+    text: VectorLike | None,
+    share: object,
+    n: int,
+) -> int:
+    """How many of n are to be the nearest to the query."""
+    given = visual is not None or text is not None
+    if given is not (strategy is Strategy.NEAREST):
+        raise InvalidQuery(
+            "visual, text",
+            "given" if given else None,
+            "an embedding is what the strategy nearest needs, and no other takes",
+        )
+    if not is_number(share) or not 0.0 <= share <= 1.0:
+        raise InvalidQuery("nearest_share", share, "must be from 0 to 1")
+    return round(share * n) if given else 0
 
 
 def _microseconds(now: float) -> int:

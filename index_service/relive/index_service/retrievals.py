@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from relive.errors import LogUnavailable, ReliveError
 from relive.log import EventLog, NewRecord
@@ -32,7 +33,7 @@ class RetrievalRecorder:
     def __init__(self, log: EventLog) -> None:
         self.lost = 0
         self._event_log = log
-        self._waiting: deque[NewRecord] = deque()
+        self._waiting: deque[NewRecord | Callable[[], list[NewRecord]]] = deque()
         self._changed = threading.Condition()
         self._taken = 0  # records that left the queue so far
         self._settled = 0  # those of them that are durable or lost
@@ -44,11 +45,21 @@ class RetrievalRecorder:
         """Queue records; returns at once."""
         with self._changed:
             self._waiting.extend(records)
-            while len(self._waiting) > _MAX_WAITING:
-                self._waiting.popleft()
-                self._taken += 1
-                self.lost += 1
+            self._shed()
             self._changed.notify_all()
+
+    def record_later(self, compose: Callable[[], list[NewRecord]]) -> None:
+        """Queue what makes records; it is called in the recorder's thread."""
+        with self._changed:
+            self._waiting.append(compose)
+            self._shed()
+            self._changed.notify_all()
+
+    def _shed(self) -> None:
+        while len(self._waiting) > _MAX_WAITING:
+            self._waiting.popleft()
+            self._taken += 1
+            self.lost += 1
 
     def flush(self, timeout_s: float) -> None:
         """Wait until everything queued so far is durable or lost.
@@ -81,7 +92,13 @@ class RetrievalRecorder:
                     self._waiting.popleft() for _ in range(min(len(self._waiting), _GROUP_RECORDS))
                 ]
                 self._taken += len(group)
-            self._append(group)
+            self._append(
+                [
+                    record
+                    for queued in group
+                    for record in ([queued] if isinstance(queued, NewRecord) else queued())
+                ]
+            )
             with self._changed:
                 self._settled = self._taken
                 self._changed.notify_all()

@@ -14,6 +14,7 @@ from relive.core.document import from_json
 from relive.core.embedding import MAX_QUERIES
 from relive.core.experience import Experience, Vector, vector_from
 from relive.core.filter import Filter
+from relive.core.priority import FloatArray
 from relive.core.results import (
     BufferStats,
     Hit,
@@ -28,6 +29,7 @@ from relive.core.results import (
     Token,
     positions_after,
 )
+from relive.core.sequences import SampledSequence, SequenceBatch
 from relive.errors import InvalidQuery
 from relive.schemas import index_pb2 as pb
 
@@ -47,6 +49,7 @@ _OPTIONAL = (
     "timestamp",
     "priority",
 )
+_SAMPLE_COLUMNS = ("probabilities", "weights", "priorities", "versions")
 _RANGES = tuple(name for name in pb.Filter.DESCRIPTOR.fields_by_name if name != "where")
 _NESTED = ("basis", "recovery", "index")
 _STATS = tuple(name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name not in _NESTED)
@@ -200,26 +203,81 @@ def sample_reply(batch: SampleBatch) -> Any:
         seed=batch.seed,
         now=batch.now,
     )
+    if batch.items is None:
+        reply.ids.extend(batch.ids)
+        for name in _SAMPLE_COLUMNS:
+            getattr(reply, name).extend(getattr(batch, name).tolist())
+        return reply
     for item in batch.items:
-        added = reply.items.add(probability=item.probability, weight=item.weight)
+        added = reply.items.add(
+            probability=item.probability, weight=item.weight, version=item.version
+        )
         fill(added.experience, item.experience)
     return reply
 
 
-def sample_batch(reply: Any) -> SampleBatch:
-    """The batch in the reply of a sample."""
+def sample_batch(reply: Any, content: bool) -> SampleBatch:
+    """The batch in the reply of a sample; `content` as it was asked for."""
+    items = tuple(
+        _item(item.probability, item.weight, experience_of(item.experience), item.version)
+        for item in reply.items
+    )
     return SampleBatch(
         retrieval_id=reply.retrieval_id,
-        items=tuple(
-            _item(item.probability, item.weight, experience_of(item.experience))
-            for item in reply.items
-        ),
+        items=items if content else None,
         positions=dict(reply.basis.positions),
         seed=reply.seed,
         now=reply.now,
         epoch=reply.basis.epoch,
         degraded=reply.basis.degraded,
+        ids=[item.id for item in items] if content else list(reply.ids),
+        probabilities=_column([i.probability for i in items] or reply.probabilities),
+        weights=_column([i.weight for i in items] or reply.weights),
+        priorities=_column([i.experience.priority for i in items] or reply.priorities),
+        versions=np.array([i.version for i in items] or reply.versions, dtype=np.uint32),
     )
+
+
+def sequences_reply(batch: SequenceBatch) -> Any:
+    """The reply of a sample of sequences."""
+    reply = pb.SampleSequencesReply(
+        basis=basis(batch.positions, batch.epoch),
+        retrieval_id=batch.retrieval_id,
+        seed=batch.seed,
+        now=batch.now,
+    )
+    for sequence in batch:
+        added = reply.sequences.add(
+            probability=sequence.probability, weight=sequence.weight, version=sequence.version
+        )
+        for item in sequence:
+            fill(added.steps.add(), item)
+    return reply
+
+
+def sequence_batch(reply: Any, length: int) -> SequenceBatch:
+    """The batch in the reply of a sample of sequences."""
+    return SequenceBatch(
+        retrieval_id=reply.retrieval_id,
+        sequences=tuple(
+            SampledSequence(
+                tuple(experience_of(step) for step in sequence.steps),
+                sequence.probability,
+                sequence.weight,
+                sequence.version,
+            )
+            for sequence in reply.sequences
+        ),
+        length=length,
+        positions=dict(reply.basis.positions),
+        seed=reply.seed,
+        now=reply.now,
+        epoch=reply.basis.epoch,
+    )
+
+
+def _column(values: Any) -> FloatArray:
+    return np.array(values, dtype=np.float64)
 
 
 def stats_reply(stats: BufferStats) -> Any:
@@ -322,9 +380,9 @@ def _hit(score: float, experience: Experience) -> Hit:
     return Hit(experience.id, score, experience)
 
 
-def _item(probability: float, weight: float, experience: Experience) -> SampledItem:
+def _item(probability: float, weight: float, experience: Experience, version: int) -> SampledItem:
     assert experience.id is not None
-    return SampledItem(experience.id, probability, weight, experience)
+    return SampledItem(experience.id, probability, weight, experience, version)
 
 
 def _to_json(document: object) -> str:

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from relive.core.experience import checked_id
+from relive.core.priority_update import checked_updates
 from relive.core.sampling import Strategy
 from relive.errors import ConsumerStopped, InvalidQuery, Overloaded
 from relive.index_service.engine import Engine
+from relive.index_service.priority_updates import record_priorities
 from relive.index_service.rpc_messages import (
     basis,
     fill,
@@ -22,6 +24,7 @@ from relive.index_service.rpc_messages import (
     sample_reply,
     search_many_reply,
     search_reply,
+    sequences_reply,
     stats_reply,
 )
 from relive.log import EventLog, NewRecord
@@ -96,7 +99,7 @@ class IndexService:
         """The `SampleReply` to a `SampleRequest`."""
         self._make_fresh(request.freshness, wait_s)
         alpha, beta = given(request, "alpha"), given(request, "beta")
-        strategy = given(request, "strategy")
+        strategy, share = given(request, "strategy"), given(request, "nearest_share")
         batch = self._engine.sample(
             request.n,
             seed=given(request, "seed"),
@@ -105,8 +108,41 @@ class IndexService:
             alpha=1.0 if alpha is None else alpha,
             beta=0.0 if beta is None else beta,
             strategy=Strategy.PRIORITIZED if strategy is None else strategy,
+            content=given(request, "content") is not False,
+            visual=given_vector(request, "visual"),
+            text=given_vector(request, "text"),
+            nearest_share=0.5 if share is None else share,
+            filter=filter_of(request),
+            timeout_s=wait_s,
         )
         return sample_reply(batch)
+
+    def sample_sequences(self, request: Any, wait_s: float) -> Any:
+        """The `SampleSequencesReply` to a `SampleSequencesRequest`."""
+        wanted = request.sample
+        self._make_fresh(wanted.freshness, wait_s)
+        alpha, beta, strategy = (given(wanted, name) for name in ("alpha", "beta", "strategy"))
+        batch = self._engine.sample_sequences(
+            wanted.n,
+            request.length,
+            seed=given(wanted, "seed"),
+            replace=wanted.replace,
+            now=given(wanted, "now"),
+            alpha=1.0 if alpha is None else alpha,
+            beta=0.0 if beta is None else beta,
+            strategy=Strategy.PRIORITIZED if strategy is None else strategy,
+            filter=filter_of(wanted),
+            timeout_s=wait_s,
+        )
+        return sequences_reply(batch)
+
+    def episode(self, request: Any, wait_s: float) -> Any:
+        """The `EpisodeReply` to an `EpisodeRequest`."""
+        self._make_fresh(request.freshness, wait_s)
+        reply = pb.EpisodeReply(basis=self._basis())
+        for experience in self._engine.episode(request.episode_id):
+            fill(reply.experiences.add(), experience)
+        return reply
 
     def get(self, request: Any, wait_s: float) -> Any:
         """The `GetReply` to a `GetRequest`."""
@@ -128,9 +164,7 @@ class IndexService:
         Raises:
             InvalidExperience, LogUnavailable: as `ExperienceBuffer.report_outcome`.
         """
-        source = given(request, "source")
-        composer = self._composer if source is None else Composer(checked_id("source", source))
-        event = composer.outcome(
+        event = self._composer_of(request).outcome(
             given(request, "retrieval_id"),
             request.experience_id,
             success=request.success,
@@ -142,6 +176,27 @@ class IndexService:
         return pb.ReportOutcomeReply(
             basis=self._basis(), partition=record.partition, position=position
         )
+
+    def update_priorities(self, request: Any, wait_s: float) -> Any:
+        """The `UpdatePrioritiesReply` to an `UpdatePrioritiesRequest`.
+
+        Raises:
+            InvalidExperience, LogUnavailable: as `ExperienceBuffer.update_priorities`.
+        """
+        updates = checked_updates(list(request.ids), request.priorities, request.versions)
+        composer = self._composer_of(request)
+        done = record_priorities(self._engine, self._event_log, composer, updates, wait_s)
+        return pb.UpdatePrioritiesReply(
+            basis=self._basis(),
+            updated=done.updated,
+            stale=done.stale,
+            unknown=done.unknown,
+            positions=done.positions,
+        )
+
+    def _composer_of(self, request: Any) -> Composer:
+        source = given(request, "source")
+        return self._composer if source is None else Composer(checked_id("source", source))
 
     def _make_fresh(self, freshness: Any, wait_s: float) -> None:
         """Reach the asked-for positions, and refuse to answer from a state that is left behind."""

@@ -92,9 +92,14 @@ _METHODS = {
     "Search": _Method("search", pb.SearchRequest, "k"),
     "SearchMany": _Method("search_many", pb.SearchManyRequest, "k"),
     "Sample": _Method("sample", pb.SampleRequest, "n"),
+    "SampleSequences": _Method("sample_sequences", pb.SampleSequencesRequest, "length"),
+    "Episode": _Method("episode", pb.EpisodeRequest, "episode_id"),
     "Get": _Method("get", pb.GetRequest, "id"),
     "ReportOutcome": _Method(
         "report_outcome", pb.ReportOutcomeRequest, "experience_id", Role.PUBLISH
+    ),
+    "UpdatePriorities": _Method(
+        "update_priorities", pb.UpdatePrioritiesRequest, "ids", Role.PUBLISH
     ),
     "Stats": _Method("stats", pb.StatsRequest, "freshness"),
 }

@@ -22,6 +22,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PriorityUpdated,
     SettingsChanged,
     encode,
 )
@@ -97,6 +98,17 @@ class Composer:
             revision=at if revision is None else _revision(revision),
         )
 
+    def priority(
+        self, experience_id: str, priority: float, expected_version: int
+    ) -> PriorityUpdated:
+        """The event that gives an experience a priority, if it still has that version.
+
+        The arguments are checked: see `relive.core.priority_update`.
+        """
+        return PriorityUpdated(
+            random_id(), self.source, now_us(), experience_id, priority, expected_version
+        )
+
     def retired(self, experience_id: str, reason: str) -> ExperienceRetired:
         """The event that removes an experience."""
         return ExperienceRetired(
@@ -150,16 +162,18 @@ class Composer:
         positions: Mapping[int, int],
         partitions: int,
         seed: int | None = None,
+        at_us: int | None = None,
     ) -> list[NewRecord]:
         """The records that say what a search or a sample returned, by partition touched.
 
-        One for each, or more where the ids would not fit into one.
+        One for each, or more where the ids would not fit into one. Their event time is that of the
+        priorities they were drawn by (`at_us`), now by default.
         """
 
         def home(scored: tuple[str, float]) -> int:
             return partition_of(scored[0], partitions)
 
-        at = now_us()
+        at = now_us() if at_us is None else at_us
         read = tuple(positions.get(partition, 0) for partition in range(partitions))
         records = []
         for partition, group in groupby(sorted(scored_ids, key=home), key=home):
@@ -174,7 +188,8 @@ class Composer:
 
 
 def keyed_record(
-    event: ExperienceRecorded | OutcomeReported | ExperienceRetired, partitions: int
+    event: ExperienceRecorded | OutcomeReported | PriorityUpdated | ExperienceRetired,
+    partitions: int,
 ) -> NewRecord:
     """The record of an event about one experience, in the experience's partition."""
     key = event.experience_id

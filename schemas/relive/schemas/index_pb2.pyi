@@ -139,7 +139,7 @@ class Hit(_message.Message):
     def __init__(self, score: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy")
+    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "filter", "content", "visual", "text", "nearest_share")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,11 @@ class SampleRequest(_message.Message):
     ALPHA_FIELD_NUMBER: _ClassVar[int]
     BETA_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    VISUAL_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    NEAREST_SHARE_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     n: int
     seed: int
@@ -156,31 +161,98 @@ class SampleRequest(_message.Message):
     alpha: float
     beta: float
     strategy: str
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ...) -> None: ...
+    filter: Filter
+    content: bool
+    visual: bytes
+    text: bytes
+    nearest_share: float
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ...) -> None: ...
 
 class SampleReply(_message.Message):
-    __slots__ = ("basis", "retrieval_id", "items", "seed", "now")
+    __slots__ = ("basis", "retrieval_id", "items", "seed", "now", "ids", "probabilities", "weights", "priorities", "versions")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     NOW_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITIES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITIES_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     retrieval_id: str
     items: _containers.RepeatedCompositeFieldContainer[SampledItem]
     seed: int
     now: float
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[SampledItem, _Mapping]]] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ...) -> None: ...
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    probabilities: _containers.RepeatedScalarFieldContainer[float]
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    priorities: _containers.RepeatedScalarFieldContainer[float]
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[SampledItem, _Mapping]]] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ..., ids: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., weights: _Optional[_Iterable[float]] = ..., priorities: _Optional[_Iterable[float]] = ..., versions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SampledItem(_message.Message):
-    __slots__ = ("probability", "weight", "experience")
+    __slots__ = ("probability", "weight", "experience", "version")
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     probability: float
     weight: float
     experience: Experience
-    def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
+    version: int
+    def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class SampleSequencesRequest(_message.Message):
+    __slots__ = ("sample", "length")
+    SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_FIELD_NUMBER: _ClassVar[int]
+    sample: SampleRequest
+    length: int
+    def __init__(self, sample: _Optional[_Union[SampleRequest, _Mapping]] = ..., length: _Optional[int] = ...) -> None: ...
+
+class SampleSequencesReply(_message.Message):
+    __slots__ = ("basis", "retrieval_id", "sequences", "seed", "now")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    SEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    retrieval_id: str
+    sequences: _containers.RepeatedCompositeFieldContainer[SampledSequence]
+    seed: int
+    now: float
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., sequences: _Optional[_Iterable[_Union[SampledSequence, _Mapping]]] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ...) -> None: ...
+
+class SampledSequence(_message.Message):
+    __slots__ = ("probability", "weight", "version", "steps")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    weight: float
+    version: int
+    steps: _containers.RepeatedCompositeFieldContainer[Experience]
+    def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., version: _Optional[int] = ..., steps: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ...) -> None: ...
+
+class EpisodeRequest(_message.Message):
+    __slots__ = ("freshness", "episode_id")
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
+    freshness: Freshness
+    episode_id: str
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., episode_id: _Optional[str] = ...) -> None: ...
+
+class EpisodeReply(_message.Message):
+    __slots__ = ("basis", "experiences")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    EXPERIENCES_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    experiences: _containers.RepeatedCompositeFieldContainer[Experience]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experiences: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("freshness", "id")
@@ -224,6 +296,39 @@ class ReportOutcomeReply(_message.Message):
     position: int
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., partition: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
 
+class UpdatePrioritiesRequest(_message.Message):
+    __slots__ = ("ids", "priorities", "versions", "source")
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITIES_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    priorities: _containers.RepeatedScalarFieldContainer[float]
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    source: str
+    def __init__(self, ids: _Optional[_Iterable[str]] = ..., priorities: _Optional[_Iterable[float]] = ..., versions: _Optional[_Iterable[int]] = ..., source: _Optional[str] = ...) -> None: ...
+
+class UpdatePrioritiesReply(_message.Message):
+    __slots__ = ("basis", "updated", "stale", "unknown", "positions")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    UPDATED_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    updated: int
+    stale: int
+    unknown: int
+    positions: _containers.ScalarMap[int, int]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., updated: _Optional[int] = ..., stale: _Optional[int] = ..., unknown: _Optional[int] = ..., positions: _Optional[_Mapping[int, int]] = ...) -> None: ...
+
 class StatsRequest(_message.Message):
     __slots__ = ("freshness",)
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
@@ -231,7 +336,7 @@ class StatsRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "calls_shed", "index")
+    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "priority_updates", "stale_updates", "unknown_updates", "calls_shed", "index")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
@@ -252,6 +357,9 @@ class StatsReply(_message.Message):
     PAYLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    STALE_UPDATES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_UPDATES_FIELD_NUMBER: _ClassVar[int]
     CALLS_SHED_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
@@ -274,9 +382,12 @@ class StatsReply(_message.Message):
     payload_bytes: int
     state_bytes: int
     snapshot_bytes: int
+    priority_updates: int
+    stale_updates: int
+    unknown_updates: int
     calls_shed: int
     index: IndexStats
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., calls_shed: _Optional[int] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., priority_updates: _Optional[int] = ..., stale_updates: _Optional[int] = ..., unknown_updates: _Optional[int] = ..., calls_shed: _Optional[int] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
 
 class IndexStats(_message.Message):
     __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure")

@@ -52,6 +52,16 @@ class IndexStub:
                 request_serializer=relive_dot_schemas_dot_index__pb2.SampleRequest.SerializeToString,
                 response_deserializer=relive_dot_schemas_dot_index__pb2.SampleReply.FromString,
                 _registered_method=True)
+        self.SampleSequences = channel.unary_unary(
+                '/relive.v1.Index/SampleSequences',
+                request_serializer=relive_dot_schemas_dot_index__pb2.SampleSequencesRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.SampleSequencesReply.FromString,
+                _registered_method=True)
+        self.Episode = channel.unary_unary(
+                '/relive.v1.Index/Episode',
+                request_serializer=relive_dot_schemas_dot_index__pb2.EpisodeRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.EpisodeReply.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/relive.v1.Index/Get',
                 request_serializer=relive_dot_schemas_dot_index__pb2.GetRequest.SerializeToString,
@@ -61,6 +71,11 @@ class IndexStub:
                 '/relive.v1.Index/ReportOutcome',
                 request_serializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeRequest.SerializeToString,
                 response_deserializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeReply.FromString,
+                _registered_method=True)
+        self.UpdatePriorities = channel.unary_unary(
+                '/relive.v1.Index/UpdatePriorities',
+                request_serializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesReply.FromString,
                 _registered_method=True)
         self.Stats = channel.unary_unary(
                 '/relive.v1.Index/Stats',
@@ -96,6 +111,20 @@ class IndexServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SampleSequences(self, request, context):
+        """Runs of steps that follow each other in an episode. Counts as a retrieval of each step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Episode(self, request, context):
+        """The live experiences of an episode, by step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Get(self, request, context):
         """One experience with what has come of it.
         """
@@ -107,6 +136,14 @@ class IndexServicer:
         """Records how a use of an experience turned out; durable once answered. After a failure other
         than INVALID_ARGUMENT it may or may not be recorded. Reporting it again is safe where it cites
         a retrieval: of several reports about one, the highest revision holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdatePriorities(self, request, context):
+        """Records the priorities that training found; durable once answered. Each is taken only if its
+        experience still has the version it was sampled at, so that repeating it is safe.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,6 +174,16 @@ def add_IndexServicer_to_server(servicer, server):
                     request_deserializer=relive_dot_schemas_dot_index__pb2.SampleRequest.FromString,
                     response_serializer=relive_dot_schemas_dot_index__pb2.SampleReply.SerializeToString,
             ),
+            'SampleSequences': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleSequences,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.SampleSequencesRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.SampleSequencesReply.SerializeToString,
+            ),
+            'Episode': grpc.unary_unary_rpc_method_handler(
+                    servicer.Episode,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.EpisodeRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.EpisodeReply.SerializeToString,
+            ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
                     request_deserializer=relive_dot_schemas_dot_index__pb2.GetRequest.FromString,
@@ -146,6 +193,11 @@ def add_IndexServicer_to_server(servicer, server):
                     servicer.ReportOutcome,
                     request_deserializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeRequest.FromString,
                     response_serializer=relive_dot_schemas_dot_index__pb2.ReportOutcomeReply.SerializeToString,
+            ),
+            'UpdatePriorities': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdatePriorities,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.UpdatePrioritiesReply.SerializeToString,
             ),
             'Stats': grpc.unary_unary_rpc_method_handler(
                     servicer.Stats,
@@ -248,6 +300,60 @@ class Index:
             _registered_method=True)
 
     @staticmethod
+    def SampleSequences(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/SampleSequences',
+            relive_dot_schemas_dot_index__pb2.SampleSequencesRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.SampleSequencesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Episode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/Episode',
+            relive_dot_schemas_dot_index__pb2.EpisodeRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.EpisodeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Get(request,
             target,
             options=(),
@@ -291,6 +397,33 @@ class Index:
             '/relive.v1.Index/ReportOutcome',
             relive_dot_schemas_dot_index__pb2.ReportOutcomeRequest.SerializeToString,
             relive_dot_schemas_dot_index__pb2.ReportOutcomeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdatePriorities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/UpdatePriorities',
+            relive_dot_schemas_dot_index__pb2.UpdatePrioritiesRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.UpdatePrioritiesReply.FromString,
             options,
             channel_credentials,
             insecure,

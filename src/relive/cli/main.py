@@ -8,7 +8,7 @@ from typing import NoReturn, cast
 
 import typer
 
-from relive.cli import events, reads, replays, services
+from relive.cli import events, looking_back, reads, replays, services
 from relive.cli.logs import log_app
 from relive.cli.output import end_with, end_with_usage
 from relive.cli.quarantine import quarantine_app
@@ -31,6 +31,9 @@ for _command in (
     reads.search,
     reads.sample,
     reads.stats,
+    looking_back.explain,
+    looking_back.top,
+    looking_back.diff,
     replays.replay,
     replays.verify,
 ):

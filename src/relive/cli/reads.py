@@ -140,7 +140,7 @@ def search(
                 raise UnknownExperience(like)
             query = {"visual": known.visual, "text": known.text}
         result = reads.search(**query, k=k, filter=wanted, min_score=min_score)
-    hits = [{"score": hit.score, **_content(hit.experience)} for hit in result]
+    hits = [{"score": hit.score, **content(hit.experience)} for hit in result]
     print_result(
         as_json,
         {
@@ -151,7 +151,7 @@ def search(
             "degraded": result.degraded,
             "hits": hits,
         },
-        _table(("score", "id", "question", "final_answer"), hits),
+        table(("score", "id", "question", "final_answer"), hits),
     )
 
 
@@ -192,7 +192,7 @@ def sample(
             strategy=strategy.value,
         )
     items = [
-        {"probability": item.probability, "weight": item.weight, **_content(item.experience)}
+        {"probability": item.probability, "weight": item.weight, **content(item.experience)}
         for item in batch
     ]
     print_result(
@@ -206,15 +206,17 @@ def sample(
             "degraded": batch.degraded,
             "items": items,
         },
-        _table(("probability", "weight", "id", "question", "final_answer"), items),
+        table(("probability", "weight", "id", "question", "final_answer"), items),
     )
 
 
-def _content(experience: Experience) -> dict[str, Any]:
+def content(experience: Experience) -> dict[str, Any]:
+    """An experience as JSON, without its vectors."""
     return experience_to_json(experience, vectors=False)
 
 
-def _table(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> str:
+def table(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> str:
+    """Columns of dicts as text, one line each, separated by tabs."""
     lines = ["\t".join(columns)]
     for row in rows:
         cells = (row[column] for column in columns)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from relive.cli.moment import parsed_moment
 from relive.cli.options import AsJson, LogUrl, OtherLog, Target
 from relive.cli.output import print_result, print_state
+from relive.cli.reads import table
 from relive.cli.target import (
     Place,
     parsed_target,
@@ -22,7 +24,10 @@ from relive.cli.target import (
 from relive.client import Client
 from relive.consumers import Materializer, MemoryStore, StateStore, log_at, open_kept_store
 from relive.consumers.comparison import compare_states
+from relive.core.settings import checked_settings
 from relive.errors import InvalidConfig, StoreError, StoreInUse
+from relive.index_service.sampler import Request
+from relive.index_service.what_if import what_if
 from relive.log import EventLog, LogPrefix, log_now, open_log
 from relive.log.prefix import batches
 
@@ -33,20 +38,39 @@ def replay(
         str | None,
         typer.Option(metavar="POSITION|TIME", help="stop there; as for --at of other commands"),
     ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SETTING=NUMBER",
+            help="print what a sample would draw under other priority settings: "
+            "confidence_weight, reward_weight, age_weight, priority_floor, half_life_s; repeatable",
+        ),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=0, help="of that sample: how many")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="of that sample")] = 0,
+    now: Annotated[
+        float | None,
+        typer.Option(help="its time, seconds since the epoch; default: the present"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold the log in memory, and print the state's digest.
+    """Fold the log in memory, and print the state's digest, or what other settings would draw.
 
     It starts at the log's beginning, or, where that was trimmed, from the oldest snapshot. Two
     states are equal if and only if their digests are.
 
     Example: relive replay --log file:./buffer --to 120 --json
+    Example: relive replay --log file:./buffer --compare half_life_s=3600 -n 20 --seed 7
     """
     event_log = open_log(log)
     try:
         past = log_now(event_log) if to is None else log_at(event_log, parsed_moment("to", to))
         materializer = replay_shown(past, _first_state(place_of_log(log), past))
-        print_state(materializer, "replayed", as_json)
+        if compare:
+            now_us = round(now * 1e6) if now is not None else time.time_ns() // 1_000
+            _print_comparison(materializer, compare, Request(n, seed, now_us), as_json)
+        else:
+            print_state(materializer, "replayed", as_json)
         materializer.close()
     finally:
         event_log.close()
@@ -85,6 +109,47 @@ def verify(target: Target, log: OtherLog = None, as_json: AsJson = False) -> Non
     print_result(as_json, report, _as_text(report))
     if not report["equal"]:
         raise typer.Exit(1)
+
+
+def _print_comparison(
+    materializer: Materializer, changes: list[str], request: Request, as_json: bool
+) -> None:
+    with materializer.locked() as states:
+        settings = states[0].settings
+        weights = settings.weights
+        for change in changes:
+            name, _, number = change.partition("=")
+            if name not in _WEIGHTS:
+                raise InvalidConfig("compare", change, f"SETTING=NUMBER with {', '.join(_WEIGHTS)}")
+            try:
+                weights = replace(weights, **{_WEIGHTS[name]: float(number)})
+            except ValueError as error:
+                raise InvalidConfig(name, number, "must be a number") from error
+        checked_settings(replace(settings, weights=weights), len(states))
+        items = [asdict(item) for item in what_if(states, weights, request)]
+        result = {
+            "positions": materializer.positions(),
+            "now": request.now_us / 1e6,
+            "seed": request.seed,
+            "settings": asdict(settings.weights),
+            "other_settings": asdict(weights),
+            "items": items,
+        }
+    shown = [
+        item | {name: "yes" if item[name] else "no" for name in ("drawn", "other_drawn")}
+        for item in items
+    ]
+    columns = ("drawn", "other_drawn", "probability", "other_probability", "id")
+    print_result(as_json, result, table(columns, shown))
+
+
+_WEIGHTS = {
+    "confidence_weight": "confidence",
+    "reward_weight": "reward",
+    "age_weight": "age",
+    "priority_floor": "floor",
+    "half_life_s": "half_life_s",
+}
 
 
 def _verify_service(

@@ -32,6 +32,7 @@ from relive.core.state import PartitionState
 from relive.core.tail import Tail
 from relive.errors import InvalidConfig, StoreDamaged, StoreInUse
 from relive.index_service import Engine
+from relive.index_service.sampling_limits import SamplingLimits
 from relive.log import LogPrefix, log_now, open_log
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^/:\s]+):[0-9]{1,5}")
@@ -119,7 +120,7 @@ def reading(
         return
     # This version searches on the CPU, and need not say so for every look.
     options = BufferConfig.load(config, faiss_backend="cpu").index_options()
-    options = replace(options, record_retrievals=False)
+    options = replace(options, record_retrievals=False, limits=SamplingLimits())
     with opened(place, at, config) as (past, store):
         engine = Engine(past, store, options, poison_limit=sys.maxsize)
         try:

@@ -76,6 +76,21 @@ class SettingsAdopted(NamedTuple):
     settings: Settings
 
 
+class Verdict(StrEnum):
+    """What became of a trainer's priority."""
+
+    UPDATED = "updated"
+    STALE = "stale"
+    UNKNOWN = "unknown"
+
+
+class Judged(NamedTuple):
+    """A trainer's priority was taken, or why not."""
+
+    event_id: bytes
+    verdict: Verdict
+
+
 class Quarantined(NamedTuple):
     """An event could not be folded and was set aside."""
 
@@ -84,7 +99,7 @@ class Quarantined(NamedTuple):
     reason: str
 
 
-Change: TypeAlias = Added | Updated | Removed | Cleared | SettingsAdopted | Quarantined
+Change: TypeAlias = Added | Updated | Removed | Cleared | SettingsAdopted | Judged | Quarantined
 
 
 class _Conflict(Exception):
@@ -262,14 +277,14 @@ def _priority_updated(state: PartitionState, event: PriorityUpdated, raw: bytes)
     row = state.row(event.experience_id)
     if row is None:
         state.counters.unknown_updates += 1
-        return []
+        return [Judged(event.event_id, Verdict.UNKNOWN)]
     if row.version != event.expected_version:
         state.counters.stale_updates += 1
-        return []
+        return [Judged(event.event_id, Verdict.STALE)]
     changed = row._replace(given_priority=priority, version=row.version + 1)
     state.change_row(row, changed)
     state.counters.priority_updates += 1
-    return [Updated(changed)]
+    return [Updated(changed), Judged(event.event_id, Verdict.UPDATED)]
 
 
 def _experience_retired(

@@ -6,12 +6,17 @@
 
 and, once an outcome is known, times 0.7 + 0.3 * success_rate. "given" is the caller's initial
 priority or a trainer's update. (docs/ARCHITECTURE.md, "Priority".)
+
+Powers of two are computed here from IEEE 754 additions and multiplications alone: `exp2` of C
+libraries and of NumPy's SIMD loops differs in the last bit from machine to machine, and replicas
+would not draw the same rows.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -23,6 +28,30 @@ UNSUCCESSFUL_FACTOR = 0.7
 SUCCESS_SHARE = 0.3
 
 FloatArray = npt.NDArray[np.float64]
+
+# 2 ** (i / 4096), and the Taylor series of exp up to the third power for what is left: at most
+# ln(2) / 8192, whose fourth power over 24 is below the last place.
+_BITS = 12
+_STEPS = 1 << _BITS
+_STEP_LN2 = 0.6931471805599453 / _STEPS
+_SERIES = (1 / 6, 1 / 2, 1.0, 1.0)
+_LEAST_EXPONENT = -1_022.0  # of a float with all of its digits; next to it, 0 is no different
+
+
+def _powers() -> list[float]:
+    coarse = [float(Decimal(2) ** (Decimal(i) / 64)) for i in range(64)]
+    fine = []
+    for i in range(64):
+        term = power = 1.0
+        for n in range(1, 8):
+            term *= i * _STEP_LN2 / n
+            power += term
+        fine.append(power)
+    return [c * f for c in coarse for f in fine]
+
+
+_POWERS = _powers()
+_POWERS_ARRAY = np.array(_POWERS)
 
 
 def ageless_priority(
@@ -54,6 +83,39 @@ def value_factors(outcomes: npt.NDArray[np.uint32], success_rate: FloatArray) ->
     return np.where(outcomes > 0, UNSUCCESSFUL_FACTOR + SUCCESS_SHARE * success_rate, 1.0)
 
 
+def power_of_two(exponent: float) -> float:
+    """2 ** exponent, at least 2 ** -1022, for an exponent up to 1,023; equal on every machine."""
+    steps = max(exponent, _LEAST_EXPONENT) * _STEPS
+    whole = round(steps)
+    rest = (steps - whole) * _STEP_LN2
+    series = _SERIES[0]
+    for coefficient in _SERIES[1:]:
+        series = series * rest + coefficient
+    return math.ldexp(_POWERS[whole & (_STEPS - 1)] * series, whole >> _BITS)
+
+
+def powers_of_two(exponents: FloatArray) -> FloatArray:
+    """`power_of_two` of many; the same to the bit."""
+    steps: Any = np.maximum(exponents, _LEAST_EXPONENT)
+    steps *= _STEPS
+    nearest = np.rint(steps)
+    steps -= nearest
+    steps *= _STEP_LN2
+    powers: FloatArray = steps * _SERIES[0]
+    for coefficient in _SERIES[1:-1]:
+        powers += coefficient
+        powers *= steps
+    powers += _SERIES[-1]
+    whole = nearest.astype(np.int64)
+    powers *= _POWERS_ARRAY.take(whole & (_STEPS - 1))
+    # The whole powers, by their bits: a float's exponent is biased by 1,023, over 52 bits.
+    whole >>= _BITS
+    whole += 1_023
+    whole <<= 52
+    powers *= whole.view(np.float64)
+    return powers
+
+
 def priorities_at(
     weights: PriorityWeights,
     ageless: FloatArray,
@@ -70,17 +132,27 @@ def priorities_at(
         factor: `value_factor` of each.
         now_us: the moment, microseconds since the epoch.
     """
-    age_s: Any = np.maximum(now_us - event_time_us, 0) / 1e6
-    with np.errstate(over="ignore"):  # many half-lives: the term is at its end
-        p_age = np.exp2(-age_s / weights.half_life_s) - 1.0
-    priorities: FloatArray = np.maximum(ageless + weights.age * p_age, weights.floor) * factor
-    return priorities
+    ages: Any = event_time_us - now_us
+    np.minimum(ages, 0, out=ages)
+    priorities: Any = powers_of_two(ages * _half_lives_per_us(weights))
+    priorities -= 1.0
+    priorities *= weights.age
+    priorities += ageless
+    np.maximum(priorities, weights.floor, out=priorities)
+    priorities *= factor
+    found: FloatArray = priorities
+    return found
 
 
 def priority_at(
     weights: PriorityWeights, ageless: float, event_time_us: int, factor: float, now_us: int
 ) -> float:
     """The priority of one experience at one moment; a tenth of the time of an array of one."""
-    age_s = max(now_us - event_time_us, 0) / 1e6
-    p_age = math.exp2(-age_s / weights.half_life_s) - 1.0
-    return max(ageless + weights.age * p_age, weights.floor) * factor
+    age = min(event_time_us - now_us, 0)
+    p_age = power_of_two(age * _half_lives_per_us(weights)) - 1.0
+    return max(p_age * weights.age + ageless, weights.floor) * factor
+
+
+def _half_lives_per_us(weights: PriorityWeights) -> float:
+    # Finite, so that its product with no time at all is 0.
+    return min(1.0 / max(weights.half_life_s * 1e6, 1e-280), 1e280)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
+from relive.core.batch_columns import Columns, content_columns
 from relive.core.experience import Experience
+from relive.core.priority import FloatArray
+from relive.errors import InvalidQuery
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +128,14 @@ class SampledItem:
         probability: of being drawn in a single draw.
         weight: importance weight; the largest of the batch is 1.
         experience: its content and what has come of it.
+        version: how many priority updates it has had; see `update_priorities`.
     """
 
     id: str
     probability: float
     weight: float
     experience: Experience
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,29 +144,63 @@ class SampleBatch:
 
     Attributes:
         retrieval_id: cite it when reporting outcomes.
-        items: the experiences.
+        items: the experiences; None if their content was not asked for.
         positions: the answer includes everything before these.
         seed: gives the same batch again at the same positions and time.
-        now: the time of the priorities, seconds since the epoch.
+        now: the time of the priorities, seconds since the epoch. With an `alpha` other than 0 and
+            1, the time asked for rounded down to a tick, 1/256 of a half-life.
         epoch, degraded: as for a search.
+        ids: of the experiences.
+        probabilities, weights, priorities: float64 arrays of shape (len(batch),).
+        versions: uint32 array; see `SampledItem`.
     """
 
     retrieval_id: str
-    items: tuple[SampledItem, ...]
+    items: tuple[SampledItem, ...] | None
     positions: Positions
     seed: int
     now: float
     epoch: int = 0
     degraded: bool = False
+    ids: Sequence[str] = ()
+    probabilities: FloatArray = field(default_factory=lambda: np.zeros(0), compare=False)
+    weights: FloatArray = field(default_factory=lambda: np.zeros(0), compare=False)
+    priorities: FloatArray = field(default_factory=lambda: np.zeros(0), compare=False)
+    versions: npt.NDArray[np.uint32] = field(
+        default_factory=lambda: np.zeros(0, dtype=np.uint32), compare=False
+    )
+
+    @property
+    def columns(self) -> Columns:
+        """The batch as arrays of one entry an experience, which torch and JAX take as they are.
+
+        `id`, `probability`, `weight`, `priority` and `version`, and, where content was asked for,
+        what `relive.core.batch_columns` makes of it.
+        """
+        drawn: Columns = {
+            "id": np.array(self.ids, dtype=np.object_),
+            "probability": self.probabilities,
+            "weight": self.weights,
+            "priority": self.priorities,
+            "version": self.versions,
+        }
+        if self.items is not None:
+            drawn.update(content_columns([item.experience for item in self.items]))
+        return drawn
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.ids)
 
     def __iter__(self) -> Iterator[SampledItem]:
-        return iter(self.items)
+        return iter(self._items())
 
     def __getitem__(self, at: int) -> SampledItem:
-        return self.items[at]
+        return self._items()[at]
+
+    def _items(self) -> tuple[SampledItem, ...]:
+        if self.items is None:
+            raise InvalidQuery("content", False, "the sample was asked for without its content")
+        return self.items
 
 
 class StateSource(StrEnum):
@@ -238,6 +280,8 @@ class BufferStats:
         recovery: what opening found and did; None before it has ended.
         index: what searches look into; None from a service that does not say.
         calls_shed: that this service refused because it had too many; 0 for an embedded buffer.
+        priority_updates, stale_updates, unknown_updates: priorities from trainers that were taken,
+            of a version that was no longer, of no live experience.
     """
 
     size: int
@@ -263,3 +307,6 @@ class BufferStats:
     recovery: Recovery | None = None
     index: IndexStats | None = None
     calls_shed: int = 0
+    priority_updates: int = 0
+    stale_updates: int = 0
+    unknown_updates: int = 0

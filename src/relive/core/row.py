@@ -37,16 +37,22 @@ _FIXED_TYPE = np.dtype(
 
 
 class PriorityInputs(NamedTuple):
-    """What the priorities of rows are made of, as arrays of one number a row.
+    """What rows are drawn by, as arrays of one number a row.
 
     Attributes:
         event_time_us: int64, microseconds since the epoch.
         ageless, factor: float64; see `relive.core.priority`.
+        ordinal: int64; see `Row`.
+        version: uint32; see `Row`.
+        ids: of the experiences.
     """
 
     event_time_us: npt.NDArray[np.int64]
     ageless: FloatArray
     factor: FloatArray
+    ordinal: npt.NDArray[np.int64]
+    version: npt.NDArray[np.uint32]
+    ids: Sequence[str]
 
 
 class FilterInputs(NamedTuple):
@@ -133,8 +139,20 @@ def pack_row(row: Row) -> bytes:
     ) + row.experience_id.encode("utf-8")
 
 
+def inputs_of(rows: Sequence[Row], weights: PriorityWeights) -> PriorityInputs:
+    """What rows are drawn by."""
+    return PriorityInputs(
+        event_time_us=np.array([row.event_time_us for row in rows], dtype=np.int64),
+        ageless=np.array([row.ageless_priority(weights) for row in rows], dtype=np.float64),
+        factor=np.array([row.factor for row in rows], dtype=np.float64),
+        ordinal=np.array([row.ordinal for row in rows], dtype=np.int64),
+        version=np.array([row.version for row in rows], dtype=np.uint32),
+        ids=[row.experience_id for row in rows],
+    )
+
+
 def priority_inputs(packed: Sequence[bytes], weights: PriorityWeights) -> PriorityInputs:
-    """What the priorities of packed rows are made of; as of each row alone, to the bit."""
+    """What packed rows are drawn by; as of each row alone, to the bit."""
     fixed = _fixed(packed)
     return PriorityInputs(
         event_time_us=fixed["event_time_us"].astype(np.int64),
@@ -142,6 +160,9 @@ def priority_inputs(packed: Sequence[bytes], weights: PriorityWeights) -> Priori
             weights, fixed["given_priority"], fixed["model_confidence"], fixed["total_reward"]
         ),
         factor=value_factors(fixed["outcome_count"], _success_rates(fixed)),
+        ordinal=fixed["ordinal"].astype(np.int64),
+        version=fixed["version"].astype(np.uint32),
+        ids=[packed_id(row).decode("utf-8") for row in packed],
     )
 
 

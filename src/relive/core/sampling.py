@@ -25,6 +25,7 @@ class Strategy(StrEnum):
     FIFO = "fifo"
     LIFO = "lifo"
     HIGHEST_PRIORITY = "highest_priority"
+    NEAREST = "nearest"  # some by similarity to a query, the rest prioritized
 
 
 class Draw(NamedTuple):

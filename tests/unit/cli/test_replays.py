@@ -111,3 +111,34 @@ def test_what_keeps_no_state_cannot_be_verified(
     done = relive("verify", directory, "--json")
     assert (done.code, done.json["error"]["type"]) == (1, "StoreError")
     assert "there is no state" in done.json["error"]["message"]
+
+
+def test_replay_compares_what_other_settings_would_draw(relive: Any, directory: Path) -> None:
+    log = f"file:{directory}"
+    arguments = ["replay", "--log", log, "-n", 4, "--seed", 7, "--now", 1_800_000_000]
+
+    done = relive(*arguments, "--compare", "reward_weight=0", "--compare", "age_weight=0", "--json")
+
+    assert done.code == 0, done
+    found = done.json
+    assert found["other_settings"] == found["settings"] | {"reward": 0.0, "age": 0.0}
+    sampled = relive("sample", directory, "-n", 4, "--seed", 7, "--now", 1_800_000_000, "--json")
+    drawn = {item["id"]: item["probability"] for item in sampled.json["items"]}
+    items = found["items"]
+    assert {i["id"] for i in items if i["drawn"]} == set(drawn)
+    assert sum(i["other_drawn"] for i in items) == 4
+    for item in items:
+        # Without reward and age, all ten are alike.
+        assert item["other_probability"] == pytest.approx(0.1)
+        if item["drawn"]:
+            assert item["probability"] == pytest.approx(drawn[item["id"]])
+    assert "other_probability" in relive(*arguments, "--compare", "age_weight=0").out
+
+
+@pytest.mark.parametrize("change", ["capacity=5", "age_weight=much", "age_weight=-1", "age_weight"])
+def test_a_comparison_with_no_such_setting_is_refused(
+    relive: Any, directory: Path, change: str
+) -> None:
+    done = relive("replay", "--log", f"file:{directory}", "--compare", change, "--json")
+    assert done.code == 2
+    assert done.json["error"]["type"] == "InvalidConfig"

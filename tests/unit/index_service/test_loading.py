@@ -41,15 +41,17 @@ def columns_of(engine: Engine) -> list[list[bytes]]:
     """The live priority inputs, column by column."""
     return [
         [
-            column[columns.live[: columns.count].nonzero()].tobytes()
+            column[columns.live()].tobytes()
             for column in (
-                columns.positions[: columns.count],
-                columns.event_time_us[: columns.count],
-                columns.ageless[: columns.count],
-                columns.factor[: columns.count],
+                columns.positions,
+                columns.event_time_us,
+                columns.ageless,
+                columns.factor,
+                columns.version,
+                np.array(columns.ids.take(np.arange(columns.count))),
             )
         ]
-        for columns in engine._columns._partitions
+        for columns in engine._columns.partitions
     ]
 
 
