@@ -29,6 +29,7 @@ _SPARE = 8
 # Where fewer rows are allowed, looking at each takes no longer than looking at so many more lists
 # that as many as usual are met there.
 _LEAST_SHARE = 0.125
+
 # Above this share of the rows, looking them up one by one takes longer than scanning all.
 _MOST_CANDIDATES = 0.05
 _WIDEN = 4
