@@ -144,10 +144,12 @@ class Segment:
             return np.arange(self.start, self.stop)
         return np.flatnonzero(self.live) + self.start
 
-    def among(self, rows: IndexArray) -> IndexArray:
-        """Those of some rows of the chunk that count."""
-        seen = rows[(rows >= self.start) & (rows < self.stop)]
-        return seen if self.live is None else seen[self.live[seen - self.start]]
+    def counts(self, rows: IndexArray) -> BoolArray:
+        """Which of some rows of the chunk count, bool of the same shape."""
+        seen = (rows >= self.start) & (rows < self.stop)
+        if self.live is not None:
+            seen[seen] = self.live[rows[seen] - self.start]
+        return seen
 
     def live_matrix(self) -> Float32Array:
         """The rows that count."""

@@ -29,8 +29,6 @@ _SPARE = 8
 # Where fewer rows are allowed, looking at each takes no longer than looking at so many more lists
 # that as many as usual are met there.
 _LEAST_SHARE = 0.125
-# Of the allowed rows that are to be expected among the candidates, so many have to be there.
-_LEAST_EXPECTED = 0.25
 
 # Above this share of the rows, looking them up one by one takes longer than scanning all.
 _MOST_CANDIDATES = 0.05
@@ -168,8 +166,8 @@ class View:
     ) -> list[_Candidates] | None:
         """Of what lists give as candidates for all rows, those that are allowed here.
 
-        None where fewer are allowed than the share of allowed rows lets expect. Then they are not
-        where the query is, and those nearest to it may be in any list.
+        None where fewer of the nearest candidates are allowed than their share lets expect. Then
+        what is allowed is not where the query is, and the nearest of it may be in any list.
         """
         model, share = self.model, self.size / whole.size
         if model is None or share < _LEAST_SHARE:
@@ -177,14 +175,19 @@ class View:
         both = zip(whole.segments, self.segments, strict=True)
         pairs = [pair for pair in both if pair[0].lists is not None]
         rows = sum(segment.size for segment, _ in pairs)
-        m = max(model.candidates_of(rows), 2 * wanted)
-        among = math.ceil(m / share)
-        if among > _MOST_CANDIDATES * rows:
+        nearest = 2 * wanted + _SPARE
+        m = math.ceil(max(model.candidates_of(rows), nearest) / share)
+        if m > _MOST_CANDIDATES * rows:
             return None
         near = model.near(query, math.ceil(1.0 / share))
-        best = _best_coded([segment for segment, _ in pairs], near, among)
-        allowed = [(here, here.among(some)) for (_, here), some in zip(pairs, best, strict=True)]
-        if sum(len(some) for _, some in allowed) < _LEAST_EXPECTED * m:
+        found = _best_coded([segment for segment, _ in pairs], near, m)
+        least = _nth(np.concatenate([scores for scores, _ in found]), math.ceil(nearest / share))
+        allowed, near_by = [], 0
+        for (_, here), (scores, candidates) in zip(pairs, found, strict=True):
+            counts = here.counts(candidates)
+            allowed.append((here, candidates[counts]))
+            near_by += int(np.count_nonzero(counts & (scores >= least)))
+        if near_by < wanted:
             return None
         rest = _unlisted(self.segments)
         return _scanned(rest, scanner, query, wanted, margin) + _compared(allowed, query)
@@ -197,19 +200,30 @@ def _unlisted(segments: Sequence[Segment]) -> list[Segment]:
 
 def _looked_up(segments: Sequence[Segment], near: Near, query: Query, m: int) -> list[_Candidates]:
     """The m best rows by their codes, of all segments together."""
-    best = _best_coded(segments, near, m)
+    best = (rows for _, rows in _best_coded(segments, near, m))
     return _compared(list(zip(segments, best, strict=True)), query)
 
 
-def _best_coded(segments: Sequence[Segment], near: Near, m: int) -> list[IndexArray]:
-    """Of each segment, which of its rows are among the m best of all by their codes."""
+def _best_coded(
+    segments: Sequence[Segment], near: Near, m: int
+) -> list[tuple[Float32Array, IndexArray]]:
+    """Of each segment, the rows that are among the m best of all by their codes, and by which."""
     found = []
     for segment in segments:
         assert segment.lists is not None
         found.append(segment.lists.top(near, m, segment.bits))
-    scores = np.concatenate([scores for scores, _ in found])
-    least = np.partition(scores, len(scores) - m)[len(scores) - m] if len(scores) > m else -np.inf
-    return [rows[approximate >= least] for approximate, rows in found]
+    least = _nth(np.concatenate([scores for scores, _ in found]), m)
+    kept = [scores >= least for scores, _ in found]
+    return [(scores[best], rows[best]) for (scores, rows), best in zip(found, kept, strict=True)]
+
+
+def _nth(scores: Float32Array, n: int) -> float:
+    """The n-th greatest; below all where there are fewer."""
+    return (
+        float(np.partition(scores, len(scores) - n)[len(scores) - n])
+        if len(scores) > n
+        else -np.inf
+    )
 
 
 def _compared(chosen: Sequence[tuple[Segment, IndexArray]], query: Query) -> list[_Candidates]:

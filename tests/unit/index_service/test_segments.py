@@ -110,5 +110,7 @@ def test_a_restricted_segment_has_the_rows_that_are_allowed(
     restricted = segment.restricted(chosen)
     assert set(restricted.live_rows().tolist()) == allowed - removed
     assert restricted.size == len(allowed - removed)
+    counts = restricted.counts(np.arange(60)[::-1])
+    assert set(np.arange(60)[::-1][counts].tolist()) == allowed - removed
     if listed:
         assert set_bits(restricted) == {row for row in allowed - removed if row < listed}

@@ -272,13 +272,16 @@ def test_what_is_allowed_is_found_in_lists_and_where_it_is_not_near_by_comparing
     everything = np.concatenate([rows, rows[:500] * np.float32(1.0001)])
     shares: dict[str, list[float]] = {}
     scans: dict[str, int] = {}
-    for at in random.integers(n, size=40).tolist():
+    for at in random.integers(n, size=20).tolist():
         query = space.query(*space.halves(rows[at]))
         exact = query.exact(everything)
         masks = {
             "most": random.random(n + 500) < 0.9,
             "half": random.random(n + 500) < 0.5,
-            "other clusters": np.append(cluster % 2 != cluster[at] % 2, np.ones(500, dtype=bool)),
+            "all but its own cluster": np.append(cluster != cluster[at], np.zeros(500, dtype=bool)),
+            "every other cluster": np.append(
+                cluster % 2 == cluster[at] % 2, np.ones(500, dtype=bool)
+            ),
             "few": random.random(n + 500) < 0.02,
             "all but the near": exact < np.quantile(exact, 0.9),
         }
@@ -294,7 +297,14 @@ def test_what_is_allowed_is_found_in_lists_and_where_it_is_not_near_by_comparing
             scans[name] = scans.get(name, 0) + scanner.scans
     assert {name for name, share in shares.items() if np.mean(share) < 0.95} == set()
     assert np.mean(shares["few"]) == np.mean(shares["all but the near"]) == 1.0
-    assert scans == {"most": 0, "half": 0, "other clusters": 0, "few": 40, "all but the near": 40}
+    assert scans.pop("all but its own cluster") > 5  # not all are far from others
+    assert scans == {
+        "most": 0,
+        "half": 0,
+        "every other cluster": 0,
+        "few": 20,
+        "all but the near": 20,
+    }
 
 
 def test_chunks_of_the_real_size_answer_as_brute_force_does(
