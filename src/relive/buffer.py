@@ -518,6 +518,19 @@ class ExperienceBuffer:
         self._catch_up()
         self._engine.rebuild_index(wait=wait)
 
+    def roll_back_index(self) -> None:
+        """Put the published index in service again that the current one took the place of.
+
+        What came since is in it as well. The current one is removed, and for ten minutes no other
+        is built unless asked for.
+
+        Raises:
+            BuildFailed: there is none, or another process owns the state and its indices.
+            IndexDamaged: it is not what was written.
+        """
+        self._check_open()
+        self._engine.roll_back_index()
+
     def close(self) -> None:
         """Flush and close. Safe to call twice."""
         if not self._closed:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from relive.consumers.durable_files import create, write_all
+from relive.consumers.durable_files import create, sync, write_all
 from relive.errors import BuildFailed
 from relive.index_service.index_files import KEYS, ROWS
 from relive.index_service.scan import IndexArray
@@ -28,7 +28,9 @@ _STOP_S = 5.0
 _LOG = "builder.log"
 _SAID_BYTES = 2_000
 # Written at once: in a moment, and without the interpreter.
-_MOST_BYTES = 8 * 1024 * 1024
+_MOST_BYTES = 1024 * 1024
+# Synced in between, so that the syncs of others don't wait behind hundreds of megabytes.
+_SLICE_BYTES = 4 * 1024 * 1024
 
 
 def write_rows(directory: Path, view: View) -> int:
@@ -45,12 +47,15 @@ def write_rows(directory: Path, view: View) -> int:
     order = np.lexsort((position, partition))
     target = create(directory / ROWS)
     try:
-        at = 0
+        at = synced = 0
         most = max(1, _MOST_BYTES // max(1, 4 * view.space.width))
         for segment, start, stop in _runs(of[order], row[order], most):
             block = segments[segment].chunk.span(start, stop)
             write_all(target, block.data.cast("B"), at)
             at += block.nbytes
+            if at - synced >= _SLICE_BYTES:
+                sync(target)
+                synced = at
     finally:
         os.close(target)
     keys = create(directory / KEYS)

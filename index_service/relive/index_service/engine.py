@@ -164,6 +164,7 @@ class Engine:
                 log.identity(),
                 self._scanner,
                 self._materializer.locked,
+                self._replace_damaged,
                 owner=recovered is not None and recovered.owned,
             )
             self._columns = self._no_columns()
@@ -276,6 +277,14 @@ class Engine:
             BufferClosed: it was closed meanwhile.
         """
         self._indexing.rebuild(wait=wait)
+
+    def roll_back_index(self) -> None:
+        """Put the index in service again that the current one took the place of.
+
+        Raises:
+            BuildFailed, IndexDamaged: see `Indexing.roll_back`.
+        """
+        self._indexing.roll_back()
 
     # State
 

@@ -79,6 +79,7 @@ class Indexing:
         log: the identity of the log.
         scanner: that searches use.
         locked: keeps the fold, which writes the index, waiting.
+        damaged: told of a view that has rows which are not what was written.
         owner: whether this process publishes indices; the others take over what it publishes.
     """
 
@@ -88,6 +89,7 @@ class Indexing:
         log: str,
         scanner: Scanner,
         locked: Callable[[], AbstractContextManager[object]],
+        damaged: Callable[[View, IndexDamaged], None],
         *,
         owner: bool,
     ) -> None:
@@ -96,6 +98,7 @@ class Indexing:
         self._log_identity = log
         self._scanner = scanner
         self._locked = locked
+        self._damaged = damaged
         self._owner = owner
         self._files = None if options.directory is None else IndexDirectory(options.directory)
         self._has_faiss = importlib.util.find_spec("faiss") is not None
@@ -105,6 +108,7 @@ class Indexing:
         self._tended = 0  # rows that had grown when they were last put in lists
         self._replaced: deque[tuple[float, Index]] = deque()
         self._queries: deque[Query] = deque(maxlen=_QUERIES)
+        self._alone = threading.Lock()  # of who builds, takes over or rolls back
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -206,6 +210,27 @@ class Indexing:
             if self._error is not None:
                 raise self._error
 
+    def roll_back(self) -> None:
+        """Put the index in service that was published before the current one, which is removed.
+
+        A build that is under way is waited for; by itself, none begins for ten minutes.
+
+        Raises:
+            BuildFailed: there is none, or it is not this process that publishes.
+            IndexDamaged: it is not what was written.
+        """
+        if self._files is None or not self._owner:
+            raise BuildFailed("indices are published by the process that owns the state")
+        with self._alone:
+            current, former = self._files.current(), self._files.former()
+            if former is None:
+                raise BuildFailed(f"{self._files.path} has no index before the current one")
+            self._adopt(former)
+            self._files.point_to(former)
+            self._not_before = time.monotonic() + _RETRY_MAX_S
+            if current is not None:
+                shutil.rmtree(current, ignore_errors=True)
+
     def stats(self) -> IndexStats:
         """What is in service, and what happened."""
         view, manifest = self.view, self._manifest
@@ -234,7 +259,8 @@ class Indexing:
                 self._replaced.popleft()
             try:
                 self._list_rows(self.index)
-                self._adopt_published()
+                with self._alone:
+                    self._adopt_published()
             except Exception as error:  # noqa: BLE001 - searches go on; what went wrong is told
                 self._failed(error)
             if self._wanted > self._done or self._is_due():
@@ -257,12 +283,15 @@ class Indexing:
             wanted = max(self._wanted, self._done + 1)
         error: ReliveError | None = None
         try:
-            self._build()
+            with self._alone:
+                self._build()
             self._builds += 1
             self._last_seconds = round(time.monotonic() - started, 3)
             self._retry_s = _RETRY_S
-        except ReliveError as failure:
+        except BuildFailed as failure:
             error = failure
+        except ReliveError as failure:
+            error = BuildFailed(str(failure))
         except Exception as failure:  # noqa: BLE001 - whoever waits is told, come what may
             error = BuildFailed(f"{type(failure).__name__}: {failure}")
         if error is not None and not self._stopping.is_set():
@@ -291,8 +320,7 @@ class Indexing:
             return
         building = self._files.new()
         try:
-            job = self._job(view, write_rows(building, view))
-            job.write(building)
+            self._job(view, self._written(building, view)).write(building)
             run_builder(building, self._tend)
             manifest = read_manifest(building)
             base = open_base(building, manifest)
@@ -303,6 +331,13 @@ class Indexing:
             raise
         self._succeed(base, manifest, index, view, steps)
         self._files.tidy()
+
+    def _written(self, building: Path, view: View) -> int:
+        try:
+            return write_rows(building, view)
+        except IndexDamaged as error:
+            self._damaged(view, error)
+            raise
 
     def _job(self, view: View, rows: int) -> Job:
         return Job(
@@ -408,13 +443,15 @@ class Indexing:
         path = self._files.current()
         if path is None or path == self._adopted:
             return
-        manifest = read_manifest(path)
-        view = self.view
+        self._adopt(path)
+
+    def _adopt(self, path: Path) -> None:
+        """Put a published index in service."""
         self._adopted = path
-        if manifest.log != self._log_identity or manifest.space != described(view.space):
-            return
-        base = open_base(path, manifest)
+        manifest = read_manifest(path)
         with self._locked():
             index, view = self.index, self.view
             steps = index.record()
-        self._succeed(base, manifest, index, view, steps)
+        if manifest.log != self._log_identity or manifest.space != described(view.space):
+            raise IndexDamaged(f"{path} is an index of another log, or of other settings")
+        self._succeed(open_base(path, manifest), manifest, index, view, steps)

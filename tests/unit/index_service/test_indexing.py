@@ -202,6 +202,18 @@ def test_a_damaged_index_is_told_and_the_state_has_all_of_it(
         assert stats.lists == 0
 
 
+def test_a_build_that_meets_damaged_rows_is_made_of_the_state_the_next_time(path: Path) -> None:
+    current = IndexDirectory(path / "index").current()
+    assert current is not None
+    damage_rows(current)
+    with opened(path) as buffer:
+        with pytest.raises(BuildFailed, match="checksum"):
+            buffer.rebuild_index()
+        assert buffer.stats().index.lists == 0  # type: ignore[union-attr]
+        buffer.rebuild_index()
+        assert recall(buffer) >= 0.95
+
+
 @pytest.mark.usefixtures("no_builds")
 def test_the_newest_index_is_used_where_none_is_known_to_be_current(path: Path) -> None:
     (path / "index" / "current").write_bytes(b"?")
@@ -312,6 +324,32 @@ def test_a_rebuild_starts_over_when_the_state_changes_as_a_whole(path: Path) -> 
         assert len(buffer.search(visual=CENTRES[0], k=10)) == 0
         add(buffer, 20, 3)
         assert len(buffer.search(visual=CENTRES[0], k=100)) == 20
+
+
+def test_the_index_before_the_current_one_is_put_in_service_again(path: Path) -> None:
+    with opened(path) as buffer:
+        with pytest.raises(BuildFailed, match="no index before"):
+            buffer.roll_back_index()
+        add(buffer, 60, 1)
+        buffer.rebuild_index()
+        add(buffer, 40, 2)
+        buffer.remove("0-7")
+        files = IndexDirectory(path / "index")
+        current, former = files.current(), files.former()
+        assert current is not None
+        buffer.roll_back_index()
+        assert files.current() == former
+        assert not current.exists()
+        stats = buffer.stats()
+        assert stats.index is not None
+        assert (stats.index_size, stats.index.unlisted) == (ROWS_FOR_LISTS + 99, 100)
+        assert recall(buffer) >= 0.95
+        found = buffer.search(visual=vectors(40, 2)[3], k=1)
+        assert found[0].id == "2-3"
+        buffer.rebuild_index()
+        assert buffer.stats().epoch == stats.epoch + 1
+    with opened(path) as buffer:
+        assert buffer.stats().index_size == ROWS_FOR_LISTS + 99
 
 
 def test_closing_ends_a_build(path: Path) -> None:
