@@ -687,7 +687,7 @@ class Engine:
                     ids,
                     drawn.probabilities.tolist(),
                     drawn.weights.tolist(),
-                    self._contents(states, columns.keys(*where), drawn.now_us),
+                    self._lazy_contents(states, columns.keys(*where), drawn.now_us),
                     versions.tolist(),
                     strict=True,
                 )
@@ -709,10 +709,17 @@ class Engine:
     def _contents(
         self, states: Sequence[PartitionState], keys: Sequence[RowKey], at_us: int
     ) -> list[Experience]:
+        return [make() for make in self._lazy_contents(states, keys, at_us)]
+
+    def _lazy_contents(
+        self, states: Sequence[PartitionState], keys: Sequence[RowKey], at_us: int
+    ) -> list[Callable[[], Experience]]:
+        """What makes the experiences at some keys, as they are now."""
         live = self._live(keys)
         assert live is not None
+        weights = [state.settings.weights for state in states]
         return [
-            _experience(row, payload, states[row.partition].settings.weights, at_us)
+            partial(_experience, row, payload, weights[row.partition], at_us)
             for row, payload in live
         ]
 

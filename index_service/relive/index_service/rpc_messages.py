@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -219,7 +220,13 @@ def sample_reply(batch: SampleBatch) -> Any:
 def sample_batch(reply: Any, content: bool) -> SampleBatch:
     """The batch in the reply of a sample; `content` as it was asked for."""
     items = tuple(
-        _item(item.probability, item.weight, experience_of(item.experience), item.version)
+        SampledItem(
+            item.experience.id,
+            item.probability,
+            item.weight,
+            partial(experience_of, item.experience),
+            item.version,
+        )
         for item in reply.items
     )
     return SampleBatch(
@@ -233,7 +240,7 @@ def sample_batch(reply: Any, content: bool) -> SampleBatch:
         ids=[item.id for item in items] if content else list(reply.ids),
         probabilities=_column([i.probability for i in items] or reply.probabilities),
         weights=_column([i.weight for i in items] or reply.weights),
-        priorities=_column([i.experience.priority for i in items] or reply.priorities),
+        priorities=_column([i.experience.priority for i in reply.items] or reply.priorities),
         versions=np.array([i.version for i in items] or reply.versions, dtype=np.uint32),
     )
 
@@ -378,11 +385,6 @@ def freshness(min_positions: MinPositions) -> Any:
 def _hit(score: float, experience: Experience) -> Hit:
     assert experience.id is not None
     return Hit(experience.id, score, experience)
-
-
-def _item(probability: float, weight: float, experience: Experience, version: int) -> SampledItem:
-    assert experience.id is not None
-    return SampledItem(experience.id, probability, weight, experience, version)
 
 
 def _to_json(document: object) -> str:

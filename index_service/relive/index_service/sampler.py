@@ -201,9 +201,7 @@ def _distinct(total: _Total, wanted: int, random: np.random.Generator) -> _Found
         more = total.rows_at(random.random(missing + missing // 32 + 4))
         if found is not None:
             more = found.then(more)
-        _, first = np.unique(_keys(more), return_index=True)
-        first.sort()
-        first = first[:wanted]
+        first = _firsts(_keys(more))[:wanted]
         found = more.take(first)
         missing = wanted - len(first)
         if missing == 0:
@@ -326,6 +324,16 @@ def _keys(found: Sampled | _Found) -> IndexArray:
     """Numbers that are the same for the same rows only; which, matters to nothing else."""
     keys: IndexArray = (found.partitions << 48) | found.rows
     return keys
+
+
+def _firsts(keys: IndexArray) -> IndexArray:
+    """Where each key is for the first time, rising."""
+    order = np.argsort(keys, kind="stable")
+    ranked = keys[order]
+    again = order[1:][ranked[1:] == ranked[:-1]]
+    new = np.ones(len(keys), dtype=bool)
+    new[again] = False
+    return np.flatnonzero(new)
 
 
 def _partitions(live: Sequence[IndexArray]) -> IndexArray:

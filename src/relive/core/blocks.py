@@ -246,15 +246,14 @@ def _flat(children: IndexArray, there: BoolArray) -> IndexArray:
 
 
 def _summed(below: Terms, there: BoolArray) -> Terms:
-    """Sums over the first axis, from the first to the last."""
-    constant, decaying = below.constant * there, below.decaying * there
+    """Sums over the first axis, from the first to the last; overwrites what it is given."""
+    constant, decaying, since_us, until_us = below
+    if not there.all():
+        missing = ~there
+        constant[missing] = decaying[missing] = 0.0
+        since_us[missing], until_us[missing] = -np.inf, np.inf
     # NumPy's own sum chooses its order by the shape.
     for child in range(1, _WIDTH):
         constant[0] += constant[child]
         decaying[0] += decaying[child]
-    return Terms(
-        constant[0],
-        decaying[0],
-        np.where(there, below.since_us, -np.inf).max(axis=0),
-        np.where(there, below.until_us, np.inf).min(axis=0),
-    )
+    return Terms(constant[0], decaying[0], since_us.max(axis=0), until_us.min(axis=0))

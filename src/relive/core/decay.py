@@ -129,19 +129,25 @@ def _linear_terms(
         floor_us[left <= 0.0] = np.inf
         # Rows that are born are not above; others do not decay yet.
         halvings = np.minimum((born - at.origin_us) / half_life_us, _ORIGIN_HALF_LIVES)
-    floored = floor_us <= at.now_us
-    unborn = (born > at.now_us) & ~floored
     constant = ageless - w
-    decaying = w * powers_of_two(halvings)
+    decaying = powers_of_two(halvings)
+    decaying *= w
     since, until = np.maximum(born, at.origin_us), np.minimum(floor_us, at.until_us)
-    for where, value, start, stop in (
-        (unborn, np.maximum(ageless, floor), -np.inf, born),
-        (floored, floor, floor_us, np.inf),
-    ):
-        constant = np.where(where, value, constant)
-        decaying[where] = 0.0
-        since = np.where(where, start, since)
-        until = np.where(where, stop, until)
+    unborn = born > at.now_us
+    if unborn.any():
+        np.copyto(constant, np.maximum(ageless, floor), where=unborn)
+        np.copyto(decaying, 0.0, where=unborn)
+        np.copyto(since, -np.inf, where=unborn)
+        np.copyto(until, born, where=unborn)
+    floored = floor_us <= at.now_us
+    if floored.any():
+        np.copyto(constant, floor, where=floored)
+        np.copyto(decaying, 0.0, where=floored)
+        np.copyto(since, floor_us, where=floored)
+        np.copyto(until, np.inf, where=floored)
+    constant *= factor
+    decaying *= factor
     gone = factor <= 0.0
-    since[gone], until[gone] = -np.inf, np.inf
-    return Terms(constant * factor, decaying * factor, since, until)
+    if gone.any():
+        since[gone], until[gone] = -np.inf, np.inf
+    return Terms(constant, decaying, since, until)

@@ -119,7 +119,6 @@ class SearchResult:
         return self.hits[at]
 
 
-@dataclass(frozen=True, slots=True)
 class SampledItem:
     """One experience of a sample.
 
@@ -127,15 +126,51 @@ class SampledItem:
         id: of the experience.
         probability: of being drawn in a single draw.
         weight: importance weight; the largest of the batch is 1.
-        experience: its content and what has come of it.
         version: how many priority updates it has had; see `update_priorities`.
     """
 
-    id: str
-    probability: float
-    weight: float
-    experience: Experience
-    version: int = 0
+    __slots__ = ("_experience", "id", "probability", "version", "weight")
+
+    def __init__(
+        self,
+        id: str,
+        probability: float,
+        weight: float,
+        experience: Experience | Callable[[], Experience],
+        version: int = 0,
+    ) -> None:
+        """
+        Args:
+            experience: or what makes it, called when it is first looked at.
+        """
+        self.id = id
+        self.probability = probability
+        self.weight = weight
+        self.version = version
+        self._experience = experience
+
+    @property
+    def experience(self) -> Experience:
+        """Its content and what had come of it at the time of the sample."""
+        if not isinstance(self._experience, Experience):
+            self._experience = self._experience()
+        return self._experience
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SampledItem):
+            return NotImplemented
+        return self._drawn() == other._drawn() and self.experience == other.experience
+
+    def __hash__(self) -> int:
+        return hash(self._drawn())
+
+    def __repr__(self) -> str:
+        return (
+            f"SampledItem(id={self.id!r}, probability={self.probability!r}, weight={self.weight!r})"
+        )
+
+    def _drawn(self) -> tuple[str, float, float, int]:
+        return self.id, self.probability, self.weight, self.version
 
 
 @dataclass(frozen=True, slots=True)
