@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 # Starting CUDA takes seconds, on a machine with many GPUs more.
 _START_S, _LOAD_S = 120.0, 600.0
-_PROBE_S = 1.0
+_PROBE_S = 5.0
 
 # A worker that was late gets this long to answer a probe, before it is ended.
 _GRACE_S = 1.0
