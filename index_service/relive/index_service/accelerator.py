@@ -25,7 +25,7 @@ import numpy as np
 from relive.core.embedding import EmbeddingSpace, Query
 from relive.core.results import GpuStats
 from relive.errors import GpuFailed, GpuLate, InvalidConfig, NoGpu, ReliveError
-from relive.index_service.gpu_index import MAX_FOUND, Device, bytes_needed, gpu_build, tolerance
+from relive.index_service.gpu_index import MAX_FOUND, TOLERANCE, Device, bytes_needed, gpu_build
 from relive.index_service.gpu_process import WORKER, GpuWorker
 from relive.index_service.index import Base
 from relive.index_service.index_files import read_manifest
@@ -115,11 +115,11 @@ class _Serving:
         if found is None:
             return None
         scores, rows = found
-        chunk, norm, space, _ = self.target
+        chunk, norm = self.target.chunk, self.target.norm
         if rows.min() < 0 or rows.max() >= self.target.rows or len(np.unique(rows)) < len(rows):
             raise GpuFailed("the GPU worker found rows that there are not")
         true = chunk.rows(rows) @ unit
-        if not (np.abs(true - scores) <= tolerance(space) * norm).all():
+        if not (np.abs(true - scores) <= TOLERANCE * norm).all():
             raise GpuFailed("the GPU worker found scores that are not those of the rows")
         return Scanned(true, rows)
 
@@ -436,8 +436,5 @@ def _probe(serving: _Serving, timeout_s: float) -> None:
         length = float(np.linalg.norm(row))
         unit = row / np.float32(length or 1.0)
         found = serving.top(unit, min(_PROBED, target.rows), timeout_s)
-        if (
-            found is not None
-            and found.scores.max() < length - tolerance(target.space) * target.norm
-        ):
+        if found is not None and found.scores.max() < length - TOLERANCE * target.norm:
             raise GpuFailed("the GPU worker does not find a row that there is")

@@ -25,6 +25,10 @@ from relive.index_service.scan import Float32Array, IndexArray
 # The most rows that FAISS finds on a GPU for one query.
 MAX_FOUND = 2_048
 
+# By how much a score may be off, for a query and a row of length 1: float16 rounds either by 1/2048
+# at most, and so does what a GPU may multiply float32 in.
+TOLERANCE = 4e-3
+
 # What FAISS may use on a GPU beside the rows: for scores, and for making float16 of float32.
 _TEMPORARY_BYTES = 256 * 1024 * 1024
 _SPARE_BYTES = 2 * _TEMPORARY_BYTES
@@ -60,12 +64,6 @@ def bytes_needed(space: EmbeddingSpace, rows: int) -> int:
     """Memory that a device has to have free for so many rows."""
     number = 2 if _is_half(space) else 4
     return rows * (space.width * number + 4) + _SPARE_BYTES
-
-
-def tolerance(space: EmbeddingSpace) -> float:
-    """By how much a score may be off, for a query and a row of length 1."""
-    # float16 rounds by 1/2048 at most, query and row.
-    return 4e-3 if _is_half(space) else 1e-4
 
 
 def find_device(kind: str) -> Device:
