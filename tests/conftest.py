@@ -1,5 +1,6 @@
 """What all tests share.
 
+Tests marked `gpu` are left out where there is none.
 Hypothesis is bounded, and tries the same examples in every run; `--hypothesis-profile=explore`
 looks for new ones instead.
 """
@@ -65,3 +66,21 @@ def authority(tmp_path: Path) -> Authority:
 def other_authority(tmp_path: Path) -> Authority:
     """Signs others, which nobody else trusts."""
     return Authority(tmp_path / "other-authority")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    on_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    if on_gpu and not _has_gpu():
+        config.hook.pytest_deselected(items=on_gpu)
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
+
+def _has_gpu() -> bool:
+    from relive.errors import GpuFailed
+    from relive.index_service.accelerator import GpuOptions, ask_device
+    from relive.index_service.gpu_index import gpu_build
+
+    try:
+        return gpu_build() and bool(ask_device(GpuOptions()).name)
+    except GpuFailed:
+        return False

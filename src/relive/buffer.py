@@ -467,7 +467,9 @@ class ExperienceBuffer:
         """
         self._check_open()
         past = log_at(self._event_log, moment)
-        options = replace(self._engine.options, record_retrievals=False, limits=SamplingLimits())
+        now = self._engine.options
+        lists = replace(now.lists, gpu=None)
+        options = replace(now, record_retrievals=False, limits=SamplingLimits(), lists=lists)
         engine = Engine(
             past, state_before_end(self._snapshots, past), options, poison_limit=sys.maxsize
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import tomllib
@@ -23,7 +22,7 @@ from relive.core.settings import (
     checked_settings,
 )
 from relive.errors import InvalidConfig
-from relive.index_service import IndexOptions, ListOptions
+from relive.index_service import GpuOptions, IndexOptions, ListOptions
 from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
 from relive.index_service.rpc_tls import ClientTls, ServerTls
 from relive.index_service.sampling_limits import SamplingLimits
@@ -39,8 +38,6 @@ _NEEDED_WITH = (
     ("tls_client_key", "tls_client_certificate"),
     ("tls_client_certificate", "tls_ca"),
 )
-
-_log = logging.getLogger(__name__)
 
 
 def _finite(value: float) -> float:
@@ -68,8 +65,10 @@ class BufferConfig(BaseSettings):
         record_retrievals: whether searches and samples become events, and count.
         sample_min_size, samples_per_insert, max_times_sampled, sample_timeout_s: limits on what one
             process samples; see `relive.index_service.sampling_limits`.
-        faiss_backend: `gpu` or `cpu`. This version searches on the CPU: `gpu` needs the fallback.
-        faiss_use_gpu_fallback: search on the CPU where no GPU can be used.
+        faiss_backend: `gpu` or `cpu`: what searches the published index. The CPU goes on where the
+            GPU fails.
+        faiss_use_gpu_fallback: search on the CPU where there is no GPU, too, instead of refusing
+            to start.
         faiss_n_probes: lists of near rows that a search looks into; their number is fitted to it.
         faiss_recall_floor: share of the true ten nearest that lists must find to be used; with 1,
             searches compare all rows.
@@ -154,13 +153,6 @@ class BufferConfig(BaseSettings):
             raise InvalidConfig("visual_weight, text_weight", weights, "must have a sum above 0")
         if self.hybrid_mode is HybridMode.AVERAGE and self.visual_dim and self.text_dim:
             EmbeddingSpace(self.visual_dim, self.text_dim, mode=self.hybrid_mode)
-        if self.faiss_backend == "gpu" and not self.faiss_use_gpu_fallback:
-            raise InvalidConfig(
-                "faiss_backend",
-                "gpu",
-                "this version searches on the CPU; set faiss_backend to cpu, or allow the fallback "
-                "with faiss_use_gpu_fallback",
-            )
         for name, needed in _NEEDED_WITH:
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 raise InvalidConfig(needed, None, f"must be set where {name} is")
@@ -195,8 +187,7 @@ class BufferConfig(BaseSettings):
         Args:
             directory: of the state; without one, all rows are scanned.
         """
-        if self.faiss_backend == "gpu":
-            _say_fallback_once()
+        on_gpu = self.faiss_backend == "gpu"
         return IndexOptions(
             metric=self.similarity_metric,
             mode=self.hybrid_mode,
@@ -208,6 +199,7 @@ class BufferConfig(BaseSettings):
                 directory=None if directory is None else directory / "index",
                 n_probes=self.faiss_n_probes,
                 recall_floor=self.faiss_recall_floor,
+                gpu=GpuOptions(fallback=self.faiss_use_gpu_fallback) if on_gpu else None,
             ),
         )
 
@@ -290,13 +282,3 @@ def _first_problem(error: ValidationError) -> InvalidConfig:
         known = ", ".join(sorted(BufferConfig.model_fields))
         return InvalidConfig(name, problem["input"], f"unknown setting; known are {known}")
     return InvalidConfig(name, problem["input"], problem["msg"])
-
-
-_said_fallback = False
-
-
-def _say_fallback_once() -> None:
-    global _said_fallback
-    if not _said_fallback:
-        _said_fallback = True
-        _log.info("faiss_backend gpu: this version searches on the CPU")

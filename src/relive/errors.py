@@ -333,6 +333,18 @@ class BuildFailed(ReliveError):
     """Raised when an index could not be built; the one in service stays."""
 
 
+class GpuFailed(ReliveError):
+    """Raised when the GPU worker is of no use. Searches never raise it: the CPU answers them."""
+
+
+class GpuLate(GpuFailed):
+    """Raised when the GPU worker does not answer in time."""
+
+
+class NoGpu(GpuFailed):
+    """Raised when there is no GPU that FAISS can use."""
+
+
 class SnapshotError(ReliveError):
     """Raised when a snapshot cannot be written or read."""
 

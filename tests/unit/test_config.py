@@ -1,15 +1,14 @@
-import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from relive import config as config_module
 from relive.config import BufferConfig
 from relive.core.embedding import HybridMode, Metric
 from relive.core.settings import EvictionPolicy, PriorityWeights, Settings
 from relive.errors import InvalidConfig
+from relive.index_service import GpuOptions
 from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
 from relive.index_service.rpc_tls import ClientTls, ServerTls
 
@@ -64,7 +63,6 @@ def test_snapshots_lie_beside_the_state_unless_told_otherwise(tmp_path: Path) ->
         ({"hybrid_mode": "average", "visual_dim": 4, "text_dim": 5}, "hybrid_mode"),
         ({"eviction_policy": "newest"}, "eviction_policy"),
         ({"faiss_backend": "tpu"}, "faiss_backend"),
-        ({"faiss_backend": "gpu", "faiss_use_gpu_fallback": False}, "faiss_backend"),
         ({"faiss_n_probes": 0}, "faiss_n_probes"),
         ({"persistence_backend": "redis"}, "persistence_backend"),
         ({"persistence_backend": "LMDB"}, "persistence_backend"),
@@ -224,16 +222,11 @@ def test_the_index_is_told_how_to_compare() -> None:
     assert not options.record_retrievals
 
 
-def test_that_the_gpu_is_not_used_is_said_once_and_never_for_the_cpu(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(config_module, "_said_fallback", False)
-    with caplog.at_level(logging.INFO):
-        BufferConfig(faiss_backend="cpu").index_options()
-        assert caplog.records == []
-        BufferConfig().index_options()
-        BufferConfig().index_options()
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+def test_the_index_is_told_what_to_search_on() -> None:
+    assert BufferConfig().index_options().lists.gpu == GpuOptions(fallback=True)
+    alone = BufferConfig(faiss_use_gpu_fallback=False)
+    assert alone.index_options().lists.gpu == GpuOptions(fallback=False)
+    assert BufferConfig(faiss_backend="cpu").index_options().lists.gpu is None
 
 
 def test_what_protects_a_service_and_lets_a_client_in() -> None:

@@ -1,6 +1,7 @@
 """Search and sampling over a log: views, engine, and the RPC service."""
 
+from relive.index_service.accelerator import GpuOptions
 from relive.index_service.engine import Engine, IndexOptions
 from relive.index_service.indexing import ListOptions
 
-__all__ = ["Engine", "IndexOptions", "ListOptions"]
+__all__ = ["Engine", "GpuOptions", "IndexOptions", "ListOptions"]

@@ -73,7 +73,7 @@ from relive.index_service.sampler import Request, Sampled, sampled
 from relive.index_service.sampling_limits import SampleGate, SamplingLimits
 from relive.index_service.scan import IndexArray, Scanner, installed_scanner
 from relive.index_service.segments import RowKey
-from relive.index_service.view import View
+from relive.index_service.view import Finder, View
 from relive.log import EventLog, Record
 from relive.producers.compose import Composer, new_id, now_us
 from relive.schemas import ExperienceRecorded, decode
@@ -383,7 +383,7 @@ class Engine:
                 epoch=view.epoch,
                 positions=self.positions(),
                 digest=self._materializer.digest(),
-                backend=self._scanner.name,
+                backend="faiss-gpu" if self._indexing.on_gpu else self._scanner.name,
                 payload_bytes=disk.payloads_live,
                 state_bytes=disk.payloads + disk.tables,
                 snapshot_bytes=snapshot_bytes,
@@ -460,10 +460,12 @@ class Engine:
             try:
                 for query in prepared:
                     self._indexing.note(query)
-                    hits = self._hits(seen, query, asked)
+                    gpu = None if self._indexing.gpu is None else self._indexing.gpu.search()
+                    hits = self._hits(seen, query, asked, gpu)
                     if hits is None:
                         return None
-                    at = view.positions, view.epoch, view.approximate
+                    degraded = gpu is not None and gpu.degraded
+                    at = view.positions, view.epoch, view.approximate, degraded
                     results.append(SearchResult(new_id(), tuple(hits), *at))
             except IndexDamaged as error:
                 self._replace_damaged(view, error)
@@ -723,9 +725,11 @@ class Engine:
             for row, payload in live
         ]
 
-    def _hits(self, view: View, query: Query, asked: _Asked) -> list[Hit] | None:
+    def _hits(
+        self, view: View, query: Query, asked: _Asked, gpu: Finder | None
+    ) -> list[Hit] | None:
         """The hits in a view, or None if one of them is gone from the state by now."""
-        found = view.search(self._scanner, query, asked.k, least=asked.min_score)
+        found = view.search(self._scanner, query, asked.k, least=asked.min_score, gpu=gpu)
         live = self._live([key for key, _ in found])
         if live is None:
             return None

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
+from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -37,11 +38,13 @@ class Base:
         chunk: full; its rows ordered by partition, then position.
         norm: the greatest length of a row.
         lists: of all of them; None for few.
+        directory: of the published index that they are; None for rows in memory.
     """
 
     chunk: Chunk
     norm: float
     lists: Lists | None
+    directory: Path | None = None
 
     @property
     def count(self) -> int:
@@ -118,6 +121,11 @@ class Index:
             index._append(segment.live_keys(), segment.live_matrix())
         index._publish(view.positions)
         return index
+
+    @property
+    def base(self) -> Base | None:
+        """What it started with."""
+        return self._base
 
     @property
     def grown(self) -> int:

@@ -158,7 +158,7 @@ def open_base(directory: Path, manifest: IndexManifest) -> Base:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise IndexDamaged(f"{directory} cannot be read: {error}") from error
     checks = RowChecks(crcs, np.zeros(count, dtype=bool))
-    return Base(Chunk(matrix, keys[0], keys[1], checks), manifest.norm, lists)
+    return Base(Chunk(matrix, keys[0], keys[1], checks), manifest.norm, lists, directory)
 
 
 class IndexDirectory:

@@ -22,6 +22,7 @@ import numpy as np
 from relive.core.embedding import EmbeddingSpace, Query
 from relive.core.results import IndexStats
 from relive.errors import BufferClosed, BuildFailed, IndexDamaged, ReliveError
+from relive.index_service.accelerator import Accelerator, GpuOptions, GpuState
 from relive.index_service.builder import FEWEST_ROWS, Job
 from relive.index_service.building import located, run_builder, write_rows
 from relive.index_service.index import LIST_ROWS, Base, Index, Step
@@ -64,11 +65,13 @@ class ListOptions:
         directory: where they are published; None keeps to scanning, in memory.
         n_probes: lists looked at for a query of both embeddings.
         recall_floor: lists that find a smaller share of the true ten nearest are not used.
+        gpu: how a GPU searches what is published; None for none.
     """
 
     directory: Path | None = None
     n_probes: int = 10
     recall_floor: float = 0.95
+    gpu: GpuOptions | None = None
 
 
 class Indexing:
@@ -81,6 +84,9 @@ class Indexing:
         locked: keeps the fold, which writes the index, waiting.
         damaged: told of a view that has rows which are not what was written.
         owner: whether this process publishes indices; the others take over what it publishes.
+
+    Raises:
+        InvalidConfig: there is no GPU, and the CPU will not do.
     """
 
     def __init__(
@@ -101,6 +107,7 @@ class Indexing:
         self._damaged = damaged
         self._owner = owner
         self._files = None if options.directory is None else IndexDirectory(options.directory)
+        self.gpu = None if options.gpu is None else Accelerator(options.gpu)
         self._has_faiss = importlib.util.find_spec("faiss") is not None
         self._manifest: IndexManifest | None = None
         self._adopted: Path | None = None
@@ -127,6 +134,11 @@ class Indexing:
         """The current one."""
         return self.index.view
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU searches what is published."""
+        return self.gpu is not None and self.gpu.state is GpuState.SERVING
+
     def start(self) -> None:
         """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="relive-index", daemon=True)
@@ -138,6 +150,8 @@ class Indexing:
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
+        if self.gpu is not None:
+            self.gpu.close()
         with self._changed:
             self._changed.notify_all()
 
@@ -245,6 +259,7 @@ class Indexing:
             failures=self._failures,
             last_seconds=self._last_seconds,
             last_failure=self._last_failure,
+            gpu=None if self.gpu is None else self.gpu.stats(),
         )
 
     # The thread
@@ -265,6 +280,8 @@ class Indexing:
                 self._failed(error)
             if self._wanted > self._done or self._is_due():
                 self._rebuild()
+            if self.gpu is not None:
+                self.gpu.follow(self.index.base, self.view.space)
 
     def _is_due(self) -> bool:
         if self._files is None or not self._has_faiss or not self._owner:
@@ -326,6 +343,7 @@ class Indexing:
             base = open_base(building, manifest)
             base = self._tried(base, view)
             self._adopted = self._files.publish(building, manifest.epoch)
+            base = replace(base, directory=self._adopted)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise

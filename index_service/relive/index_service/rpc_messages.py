@@ -18,6 +18,7 @@ from relive.core.filter import Filter
 from relive.core.priority import FloatArray
 from relive.core.results import (
     BufferStats,
+    GpuStats,
     Hit,
     IndexStats,
     MinPositions,
@@ -321,8 +322,19 @@ def _recovery(message: Any) -> Recovery:
 
 def _index_stats(message: Any) -> IndexStats:
     optional = ("last_seconds", "last_failure")
-    values = {name: getattr(message, name) for name in _INDEX_STATS if name not in optional}
-    return IndexStats(**values, **{name: given(message, name) for name in optional})
+    special = (*optional, "gpu")
+    values = {name: getattr(message, name) for name in _INDEX_STATS if name not in special}
+    gpu = message.gpu if message.HasField("gpu") else None
+    return IndexStats(
+        **values,
+        **{name: given(message, name) for name in optional},
+        gpu=None if gpu is None else _gpu_stats(gpu),
+    )
+
+
+def _gpu_stats(message: Any) -> GpuStats:
+    m = message
+    return GpuStats(m.state, m.device, m.failures, m.restarts, given(m, "last_failure"))
 
 
 def token_of(experience_id: str, reply: Any) -> Token:

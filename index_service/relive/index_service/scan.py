@@ -116,14 +116,15 @@ def installed_scanner() -> Scanner:
     """FAISS if it is installed, else NumPy, saying so once."""
     if importlib.util.find_spec("faiss") is not None:
         return FaissScanner()
-    _say_once("FAISS is not installed; searching with NumPy (install relive[cpu] for FAISS)")
+    say_once("FAISS is not installed; searching with NumPy (install relive[cpu] for FAISS)")
     return NumpyScanner()
 
 
 _said: set[str] = set()
 
 
-def _say_once(message: str) -> None:
+def say_once(message: str) -> None:
+    """Log a message, if this process has not yet."""
     if message not in _said:
         _said.add(message)
         _log.info(message)

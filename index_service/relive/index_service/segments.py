@@ -146,7 +146,7 @@ class Segment:
 
     def counts(self, rows: IndexArray) -> BoolArray:
         """Which of some rows of the chunk count, bool of the same shape."""
-        seen = (rows >= self.start) & (rows < self.stop)
+        seen: BoolArray = (rows >= self.start) & (rows < self.stop)
         if self.live is not None:
             seen[seen] = self.live[rows[seen] - self.start]
         return seen

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from relive.core.embedding import EmbeddingSpace, Query
 from relive.index_service.lists import Model, Near
-from relive.index_service.scan import BoolArray, Float32Array, IndexArray, Scanner
+from relive.index_service.scan import BoolArray, Float32Array, IndexArray, Scanned, Scanner
 from relive.index_service.segments import RowKey, Segment
 
 # A float32 dot product of 65,536 numbers, summed in SIMD lanes, is off by less than this times
@@ -39,11 +39,22 @@ _WIDEN = 4
 Allowed: TypeAlias = Callable[[IndexArray, IndexArray], BoolArray]
 
 
+# Candidates of a GPU at least: it compares rows, not codes, but coarse ones.
+_ON_GPU = 100
+
+
 class Found(NamedTuple):
     """One row that a search found."""
 
     key: RowKey
     score: float
+
+
+class Finder(Protocol):
+    """Finds candidates instead of the lists, where it can; see `GpuSearch`."""
+
+    def top(self, segment: Segment, query: Query, m: int) -> Scanned | None:
+        """The m best of a segment's rows that count, all of them if there are fewer, or None."""
 
 
 class _Candidates(NamedTuple):
@@ -100,10 +111,11 @@ class View:
         *,
         allowed: Allowed | None = None,
         least: float | None = None,
+        gpu: Finder | None = None,
     ) -> list[Found]:
         """The min(k, size) rows of the highest scores, in order of (score, position, partition).
 
-        Rows in lists are found with the model's recall, all others surely.
+        Rows in lists are found with the model's recall, or by the GPU; all others surely.
 
         Args:
             scanner: finds candidates.
@@ -111,23 +123,24 @@ class View:
             k: how many, at least 0.
             allowed: only rows that it allows count.
             least: of the rows found, those with lower scores are left out.
+            gpu: finds candidates instead of the lists, where it can and all rows are allowed.
 
         Raises:
             IndexDamaged: a file of the index is not what was written.
         """
         if allowed is not None:
             return self.restricted(allowed).search(scanner, query, k, least=least)
-        found = self._nearest(scanner, query, k)
+        found = self._nearest(scanner, query, k, gpu)
         return found if least is None else [one for one in found if one.score >= least]
 
-    def _nearest(self, scanner: Scanner, query: Query, k: int) -> list[Found]:
+    def _nearest(self, scanner: Scanner, query: Query, k: int, gpu: Finder | None) -> list[Found]:
         wanted = min(k, self.size)
         if wanted == 0:
             return []
         segments = [segment for segment in self.segments if segment.size]
         norm = max(segment.norm for segment in segments)
         margin = 2.0 * _ROUNDING * query.scan_norm * norm
-        for found in self._attempts(segments, scanner, query, wanted, margin):
+        for found in self._attempts(segments, scanner, query, wanted, margin, gpu):
             if sum(len(part.rows) for part in found) >= wanted:
                 break
         return _best(found, query, wanted, margin)
@@ -139,6 +152,7 @@ class View:
         query: Query,
         wanted: int,
         margin: float,
+        gpu: Finder | None,
     ) -> Iterator[list[_Candidates]]:
         """Candidates, each time of more lists, at last of a scan of everything."""
         model = self.model
@@ -152,6 +166,9 @@ class View:
             m = max(model.candidates_of(rows), 2 * wanted)
             if m <= _MOST_CANDIDATES * rows:
                 scanned = _scanned(_unlisted(segments), scanner, query, wanted, margin)
+                if gpu is not None:
+                    on_gpu, listed = _on_gpu(listed, gpu, query, max(_ON_GPU, 2 * wanted))
+                    scanned += on_gpu
                 widen = 1
                 while True:
                     near = model.near(query, widen)
@@ -198,6 +215,20 @@ def _unlisted(segments: Sequence[Segment]) -> list[Segment]:
     return [rest for rest in (segment.unlisted() for segment in segments) if rest.size]
 
 
+def _on_gpu(
+    segments: Sequence[Segment], gpu: Finder, query: Query, m: int
+) -> tuple[list[_Candidates], list[Segment]]:
+    """The m best rows of each segment that the GPU has, and the segments that it has not."""
+    found, others = [], []
+    for segment in segments:
+        top = gpu.top(segment, query, m)
+        if top is None:
+            others.append(segment)
+        else:
+            found.append(_Candidates(segment, *top))
+    return found, others
+
+
 def _looked_up(segments: Sequence[Segment], near: Near, query: Query, m: int) -> list[_Candidates]:
     """The m best rows by their codes, of all segments together."""
     best = (rows for _, rows in _best_coded(segments, near, m))
@@ -208,6 +239,8 @@ def _best_coded(
     segments: Sequence[Segment], near: Near, m: int
 ) -> list[tuple[Float32Array, IndexArray]]:
     """Of each segment, the rows that are among the m best of all by their codes, and by which."""
+    if not segments:
+        return []
     found = []
     for segment in segments:
         assert segment.lists is not None

@@ -390,7 +390,7 @@ class StatsReply(_message.Message):
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., priority_updates: _Optional[int] = ..., stale_updates: _Optional[int] = ..., unknown_updates: _Optional[int] = ..., calls_shed: _Optional[int] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
 
 class IndexStats(_message.Message):
-    __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure")
+    __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu")
     LISTS_FIELD_NUMBER: _ClassVar[int]
     RECALL_FIELD_NUMBER: _ClassVar[int]
     UNLISTED_FIELD_NUMBER: _ClassVar[int]
@@ -399,6 +399,7 @@ class IndexStats(_message.Message):
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     LAST_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    GPU_FIELD_NUMBER: _ClassVar[int]
     lists: int
     recall: float
     unlisted: int
@@ -407,7 +408,22 @@ class IndexStats(_message.Message):
     failures: int
     last_seconds: float
     last_failure: str
-    def __init__(self, lists: _Optional[int] = ..., recall: _Optional[float] = ..., unlisted: _Optional[int] = ..., building: _Optional[bool] = ..., builds: _Optional[int] = ..., failures: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_failure: _Optional[str] = ...) -> None: ...
+    gpu: GpuStats
+    def __init__(self, lists: _Optional[int] = ..., recall: _Optional[float] = ..., unlisted: _Optional[int] = ..., building: _Optional[bool] = ..., builds: _Optional[int] = ..., failures: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_failure: _Optional[str] = ..., gpu: _Optional[_Union[GpuStats, _Mapping]] = ...) -> None: ...
+
+class GpuStats(_message.Message):
+    __slots__ = ("state", "device", "failures", "restarts", "last_failure")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    device: str
+    failures: int
+    restarts: int
+    last_failure: str
+    def __init__(self, state: _Optional[str] = ..., device: _Optional[str] = ..., failures: _Optional[int] = ..., restarts: _Optional[int] = ..., last_failure: _Optional[str] = ...) -> None: ...
 
 class Recovery(_message.Message):
     __slots__ = ("source", "positions", "passed_over", "events_replayed", "seconds")

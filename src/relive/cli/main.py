@@ -8,7 +8,7 @@ from typing import NoReturn, cast
 
 import typer
 
-from relive.cli import events, looking_back, reads, replays, services
+from relive.cli import doctor, events, looking_back, reads, replays, services
 from relive.cli.logs import log_app
 from relive.cli.output import end_with, end_with_usage
 from relive.cli.quarantine import quarantine_app
@@ -36,6 +36,7 @@ for _command in (
     looking_back.diff,
     replays.replay,
     replays.verify,
+    doctor.doctor,
 ):
     app.command()(_command)
 log_app.command("trim")(trim_log)

@@ -99,7 +99,7 @@ class SearchResult:
         positions: the answer includes everything before these.
         epoch: of the index view.
         approximate: whether an approximate index took part.
-        degraded: whether the service answered in a reduced way.
+        degraded: whether the CPU answered in place of a GPU that failed.
     """
 
     retrieval_id: str
@@ -266,6 +266,26 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuStats:
+    """The GPU that searches the index, and its worker.
+
+    Attributes:
+        state: `serving`, or else why the CPU answers: `unavailable` (there is none), `waiting`
+            (the index has no lists yet), `loading`, `open` (it failed, and is tried again).
+        device: its name; empty until a worker has said it.
+        failures: times that a worker did not do what it should, since this process started.
+        restarts: workers that took the place of one that failed.
+        last_failure: the last one, or why there is no GPU; None if nothing went wrong.
+    """
+
+    state: str
+    device: str
+    failures: int
+    restarts: int
+    last_failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class IndexStats:
     """The index that searches look into, and its rebuilding.
 
@@ -278,6 +298,7 @@ class IndexStats:
         builds, failures: since this process started.
         last_seconds: that the last build took; None before the first.
         last_failure: why the last build or opening that failed did so; None if none did.
+        gpu: that searches it; None where none is wanted.
     """
 
     lists: int
@@ -288,6 +309,7 @@ class IndexStats:
     failures: int
     last_seconds: float | None
     last_failure: str | None
+    gpu: GpuStats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +330,7 @@ class BufferStats:
         epoch: of the index view.
         positions: all of this includes everything before these.
         digest: equal for equal states; see docs/ARCHITECTURE.md, "Digest".
-        backend: what scans the index.
+        backend: what searches the index now: `numpy`, `faiss` or `faiss-gpu`.
         payload_bytes: of the records of live experiences that are committed, each kept once.
         state_bytes: that the state's files take. Both are 0 for a state in memory.
         snapshot_bytes: that snapshots take beyond what they share with the state by hard links.
