@@ -21,7 +21,7 @@ from relive.core.partition import partition_of
 from relive.core.results import Recovery, StateSource
 from relive.core.row import Row
 from relive.core.state import PartitionState, combined_digest
-from relive.core.tail import KeyValues, Table, Tail
+from relive.core.tail import Changes, KeyValues, Table, Tail
 from relive.errors import (
     ConsumerStopped,
     LogGap,
@@ -113,6 +113,9 @@ class Materializer:
         self._offered: dict[tuple[int, int], tuple[Record, ExperienceRecorded]] = {}
         self._uncommitted = 0
         self._uncommitted_since = 0.0
+        # Held by who commits; taken with the lock held, which may be let go of before it.
+        self._committing = threading.Lock()
+        self._unfinished = 0  # folded, and of a commit that is under way or has failed
         # Of the records in a row that could not be folded: how many, and from where to where.
         self._poison_in_a_row = 0
         self._poisoned: dict[int, tuple[int, int]] = {}
@@ -256,16 +259,35 @@ class Materializer:
         """
         with self._lock:
             self._check_running()
-            if not self._uncommitted:
-                return
-            for state in self._states:
-                state.save()
-            committed = committed_now(self._identity, self._states, self._log_bytes)
-            self._tail.put(Table.META, *commit_entry(committed))
-            self._store.commit(self._tail.changes)
-            self._tail.clear()
-            self._uncommitted = 0
-            self._committed = committed
+            self._committing.acquire()
+            try:
+                frozen = self._freeze()
+            except BaseException:
+                self._committing.release()
+                raise
+        # From here on folding and reading go on. Whoever holds the lock may wait for this, so it
+        # must be ended without the lock.
+        try:
+            if frozen is not None:
+                committed, changes = frozen
+                self._store.commit(changes)
+                self._tail.melt()
+                self._unfinished = 0
+                self._committed = committed
+        finally:
+            self._committing.release()
+
+    def _freeze(self) -> tuple[Committed, Changes] | None:
+        """Put aside what is to be committed: all that was folded; None for nothing."""
+        if not self._uncommitted + self._unfinished:
+            return None
+        for state in self._states:
+            state.save()
+        committed = committed_now(self._identity, self._states, self._log_bytes)
+        self._tail.put(Table.META, *commit_entry(committed))
+        self._unfinished += self._uncommitted
+        self._uncommitted = 0
+        return committed, self._tail.freeze()
 
     def go_on_in(self, recovered: Recovered) -> None:
         """Keep the state in another store from now on, which holds it already; needs `locked`.
@@ -274,7 +296,7 @@ class Materializer:
             StateDamaged: it holds another one.
             ConsumerStopped: folding has stopped.
         """
-        with self._lock:
+        with self._lock, self._committing:
             self._check_running()
             tail = Tail(_Watched(recovered.store, self._state_damaged))
             states = [PartitionState(tail, s.partition, s.partitions) for s in self._states]
@@ -286,7 +308,7 @@ class Materializer:
             self._recovered = recovered
             self._tail, self._states = tail, states
             self._committed = last_committed(tail)
-            self._uncommitted = 0
+            self._uncommitted = self._unfinished = 0
             former.close()
 
     def close(self) -> None:
@@ -302,7 +324,8 @@ class Materializer:
                     self.commit()
             finally:
                 self._stopped = self._stopped or ConsumerStopped("the materializer is closed")
-                self._store.close()
+                with self._committing:
+                    self._store.close()
 
     def _follow(self) -> None:
         pause, longest = _RETRY_S
@@ -315,8 +338,7 @@ class Materializer:
                     with self._lock:
                         self._fold(records)
                         folded = len(records)
-                with self._lock:
-                    self._commit_if_due()
+                self._commit_if_due()
                 pause = _RETRY_S[0]
                 if 0 < folded < _BATCH_RECORDS:
                     self._closing.wait(_GATHER_S)
@@ -348,7 +370,7 @@ class Materializer:
     def _fold(self, records: Sequence[Record]) -> None:
         """Fold the records that are not folded yet; another thread may have read them too."""
         self._check_running()
-        if self._uncommitted >= self._commit_every:
+        if self._uncommitted + self._unfinished >= self._commit_every:
             self.commit()  # the last one found no room; more must not pile up in memory
         changes: list[Change] = []
         folded = 0
@@ -378,13 +400,13 @@ class Materializer:
             if not self._uncommitted:
                 self._uncommitted_since = time.monotonic()
             self._uncommitted += folded
-            if self._uncommitted >= self._commit_every:
+            if self._uncommitted + self._unfinished >= self._commit_every:
                 with suppress(StoreFull):  # whoever folds next is told
                     self.commit()
 
     def _commit_if_due(self) -> None:
         waited = time.monotonic() - self._uncommitted_since
-        if self._uncommitted and waited >= self._commit_within_s:
+        if self._uncommitted + self._unfinished and waited >= self._commit_within_s:
             self.commit()
 
     def _watch_for_poison(self, caused: Sequence[Change]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._tables: dict[Table, SortedDict] = {table: SortedDict() for table in Table}
+        self._changing = threading.Lock()
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         value: bytes | None = self._tables[table].get(key)
@@ -28,16 +30,19 @@ class MemoryStore:
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         entries = self._tables[table]
-        for key in list(entries.irange(start, stop, inclusive=(True, False))):
-            yield key, entries[key]
+        with self._changing:
+            keys = entries.irange(start, stop, inclusive=(True, False))
+            found = [(key, entries[key]) for key in keys]
+        return iter(found)
 
     def commit(self, changes: Changes) -> None:
-        for table, entries in changes.items():
-            for key, value in entries.items():
-                if value is None:
-                    self._tables[table].pop(key, None)
-                else:
-                    self._tables[table][key] = value
+        with self._changing:
+            for table, entries in changes.items():
+                for key, value in entries.items():
+                    if value is None:
+                        self._tables[table].pop(key, None)
+                    else:
+                        self._tables[table][key] = value
 
     def clear(self) -> None:
         """Forget everything."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from relive.consumers.store import DiskUse, StateStore
@@ -20,6 +22,7 @@ class OverlayStore:
     def __init__(self, below: StateStore) -> None:
         self._below = below
         self._tail = Tail(below)
+        self._changing = threading.Lock()
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         return self._tail.get(table, key)
@@ -28,15 +31,19 @@ class OverlayStore:
         return self._tail.get_many(table, keys)
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
-        return self._tail.scan(table, start, stop)
+        entries = self._tail.scan(table, start, stop)
+        with self._changing:  # which keys there are is found out with the first
+            first = next(entries, None)
+        return entries if first is None else chain([first], entries)
 
     def commit(self, changes: Changes) -> None:
-        for table, entries in changes.items():
-            for key, value in entries.items():
-                if value is None:
-                    self._tail.delete(table, key)
-                else:
-                    self._tail.put(table, key, value)
+        with self._changing:
+            for table, entries in changes.items():
+                for key, value in entries.items():
+                    if value is None:
+                        self._tail.delete(table, key)
+                    else:
+                        self._tail.put(table, key, value)
 
     def copy_to(self, directory: Path) -> None:
         raise StoreError(f"cannot copy the state to {directory}: part of it is in memory only")

@@ -69,13 +69,9 @@ class Tail:
     """
 
     def __init__(self, below: KeyValues) -> None:
-        self._below = below
+        self._base = below
+        self._below = below  # the base, or what is frozen on top of it
         self._changes = _no_changes()
-
-    @property
-    def changes(self) -> Changes:
-        """What differs from the tables below."""
-        return self._changes
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         changed = self._changes[table]
@@ -120,12 +116,29 @@ class Tail:
         """Remove a key; no error if it isn't there."""
         self._changes[table][key] = None
 
-    def clear(self) -> None:
-        """Forget the changes, because they are in the tables below by now, or never to be.
+    def freeze(self) -> Changes:
+        """All that differs from the tables below, which from now on stays as it is.
 
-        Readers that already hold the old changes finish on them.
+        It is read on top of them until `melt`. What was frozen before, and is not melted, is in it.
         """
+        frozen = Tail(self._base)
+        frozen._changes = self._changes
+        if isinstance(self._below, Tail) and self._below is not self._base:
+            frozen._changes = _no_changes()
+            for table, changes in frozen._changes.items():
+                changes.update(self._below._changes[table])
+                changes.update(self._changes[table])
+        # In this order: readers look at the changes first.
+        self._below = frozen
         self._changes = _no_changes()
+        return frozen._changes
+
+    def melt(self) -> None:
+        """Forget what is frozen, because it is in the tables below by now.
+
+        Readers that already hold it finish on it. May be called from any thread.
+        """
+        self._below = self._base
 
 
 def _no_changes() -> dict[Table, MutableMapping[bytes, bytes | None]]:

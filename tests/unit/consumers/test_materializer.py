@@ -595,3 +595,71 @@ def test_a_store_keeps_what_it_is_given_in_the_tables_of_the_state() -> None:
     assert kept.get(Table.META, b"\x00\x00") is None
     materializer.commit()
     assert kept.get(Table.META, b"\x00\x00") is not None
+
+
+class SlowStore(MemoryStore):
+    """Commits when it is told to, or fails then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.failure: StoreFull | None = None
+
+    def commit(self, changes: Changes) -> None:
+        self.begun.set()
+        assert self.go_on.wait(30)
+        if self.failure is not None:
+            raise self.failure
+        super().commit(changes)
+
+
+def test_folding_and_reading_go_on_while_the_state_is_committed() -> None:
+    log, store = MemoryLog(), SlowStore()
+    materializer = Materializer(log, store, commit_every=10**9)
+    log.append(records(["x1", "x2"]))
+    materializer.catch_up()
+    committing = threading.Thread(target=materializer.commit)
+    committing.start()
+    assert store.begun.wait(30)
+    log.append(records(["x3"]))
+    materializer.catch_up()
+    assert ids_in(materializer) == [["x1", "x2", "x3"]]
+    assert materializer.committed is None
+    digest = materializer.digest()
+    store.go_on.set()
+    committing.join()
+    assert materializer.committed is not None
+    assert materializer.committed.positions == {0: 2}
+    assert materializer.digest() == digest
+    materializer.commit()
+    assert materializer.committed.positions == {0: 3}
+    assert ids_in(materializer) == [["x1", "x2", "x3"]]
+
+
+def test_what_was_folded_while_a_commit_failed_is_in_the_next() -> None:
+    log, store = MemoryLog(), SlowStore()
+    materializer = Materializer(log, store, commit_every=10**9)
+    log.append(records(["x1"]))
+    materializer.catch_up()
+    store.failure = StoreFull("no room")
+    failed: list[StoreFull] = []
+
+    def commit() -> None:
+        try:
+            materializer.commit()
+        except StoreFull as error:
+            failed.append(error)
+
+    committing = threading.Thread(target=commit)
+    committing.start()
+    assert store.begun.wait(30)
+    log.append(records(["x2"]))
+    materializer.catch_up()
+    store.go_on.set()
+    committing.join()
+    assert failed
+    store.failure = None
+    materializer.commit()
+    again = Materializer(log, store)
+    assert ids_in(again) == [["x1", "x2"]]
+    assert again.digest() == materializer.digest()

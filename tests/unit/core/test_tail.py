@@ -45,16 +45,43 @@ def test_a_tail_reads_as_one_map_of_all_writes(
     store, model = MemoryStore(), Model()
     base = Tail(store)
     write(base, model, below)
-    store.commit(base.changes)
+    store.commit(base.freeze())
     tail = Tail(store)
     write(tail, model, first)
     assert_reads_as(tail, model, start, stop)
 
-    # And again over what was committed.
-    store.commit(tail.changes)
-    tail.clear()
-    assert_reads_as(store, model, start, stop)
+    # And again over what is being committed, and then was.
+    frozen = tail.freeze()
+    assert_reads_as(tail, model, start, stop)
+    before = dict(model)
     write(tail, model, second)
+    assert_reads_as(tail, model, start, stop)
+    store.commit(frozen)
+    assert_reads_as(store, before, start, stop)
+    assert_reads_as(tail, model, start, stop)
+    tail.melt()
+    assert_reads_as(tail, model, start, stop)
+
+
+@given(WRITES, WRITES, WRITES, KEYS, KEYS)
+def test_what_could_not_be_committed_is_in_the_next_commit(
+    first: list[tuple[Table, bytes, bytes | None]],
+    second: list[tuple[Table, bytes, bytes | None]],
+    third: list[tuple[Table, bytes, bytes | None]],
+    start: bytes,
+    stop: bytes,
+) -> None:
+    store, model = MemoryStore(), Model()
+    tail = Tail(store)
+    write(tail, model, first)
+    tail.freeze()
+    write(tail, model, second)
+    frozen, then = tail.freeze(), dict(model)
+    write(tail, model, third)
+    assert_reads_as(tail, model, start, stop)
+    store.commit(frozen)
+    assert_reads_as(store, then, start, stop)
+    tail.melt()
     assert_reads_as(tail, model, start, stop)
 
 
@@ -68,18 +95,10 @@ def test_the_tables_below_stay_as_they_are(
     assert list(store.scan(Table.ROWS, b"", b"\xff")) == [(b"a", b"1"), (b"\x80", b"2")]
 
 
-def test_a_cleared_tail_shows_what_lies_below() -> None:
-    tail = Tail(NoState())
-    tail.put(Table.ROWS, b"a", b"1")
-    tail.clear()
-    assert tail.get(Table.ROWS, b"a") is None
-    assert not any(tail.changes.values())
-
-
 @pytest.mark.parametrize("below", [NoState, MemoryStore])
 def test_deleting_what_is_not_there_is_no_error(below: Callable[[], KeyValues]) -> None:
     tail = Tail(below())
     tail.delete(Table.ROWS, b"a")
     assert list(tail.scan(Table.ROWS, b"", b"\xff")) == []
-    changes: Changes = tail.changes
+    changes: Changes = tail.freeze()
     assert changes[Table.ROWS] == {b"a": None}
