@@ -569,7 +569,7 @@ def assert_restarts_change_nothing(log: Log, batches: list[int], store: StateSto
         if left == 0:
             digest = state.digest()
             state.save()
-            store.commit(tables.changes)
+            store.commit(tables.freeze())
             tables = Tail(store)
             state = PartitionState(tables, 0, 1)
             assert state.digest() == digest
@@ -836,7 +836,7 @@ def test_an_outcome_waits_for_its_experience_only_so_long() -> None:
     for number in range(PARKED_FOR - 2):
         if number % 30_001 == 30_000:  # restarts change nothing about it
             state.save()
-            store.commit(tables.changes)
+            store.commit(tables.freeze())
             tables = Tail(store)
             state = PartitionState(tables, 0, 1)
         fold(state, encode(retired(10 + number, "nobody")), state.position)
@@ -855,7 +855,7 @@ def test_an_outcome_waits_for_its_experience_only_so_long() -> None:
     for number in range(2_500):
         fold(state, encode(retired(10**6 + number, "nobody")), state.position)
     state.save()
-    store.commit(tables.changes)
+    store.commit(tables.freeze())
     again = PartitionState(Tail(store), 0, 1)
     assert (again.recent.start, again.recent.end) == (state.recent.start, state.recent.end)
     assert again.digest() == state.digest()
@@ -927,6 +927,6 @@ def test_a_state_of_another_partition_count_is_refused() -> None:
     tables = Tail(store)
     state = PartitionState(tables, 0, 2)
     state.save()
-    store.commit(tables.changes)
+    store.commit(tables.freeze())
     with pytest.raises(StoreError, match="over 2 partitions"):
         PartitionState(Tail(store), 0, 3)
