@@ -42,6 +42,8 @@ from relive.index_service.rpc_messages import (
 )
 from relive.index_service.rpc_security import credentials_for, open_channel
 from relive.producers.compose import new_source
+from relive.replica import Replica
+from relive.replicas import ReplicaChannel, addresses
 from relive.schemas import index_pb2 as pb
 
 __all__ = ["Client", "Filter", "health"]
@@ -60,12 +62,18 @@ class Client:
     written a moment ago. `min_positions` makes it wait: it takes the token of a write (of a
     `Publisher`, or of `report_outcome`), several of them, or the `positions` of another result.
 
+    Of several services it asks one, and another one where that one is dead, stopping, overloaded or
+    behind. Where they have a share of the partitions each, it asks as many as it takes to have them
+    all, and puts their answers together (`relive.replicas`).
+
     Args:
-        target: HOST:PORT.
+        target: HOST:PORT; several of them, with commas or in a list, for replicas or shares.
         config: how to get in: `tls_ca`, `tls_client_certificate`, `tls_client_key`, and `token` or
             `token_file`; by default from the environment (`RELIVE_…`). Nothing else of it matters.
         timeout_s: of every call that names none.
         max_message_bytes: of a request or a reply.
+        monotonic_reads: no read answers at positions before those of an earlier one, or before an
+            outcome that this client reported.
 
     Raises:
         InvalidConfig: names the argument or the setting; also when a token would be sent in
@@ -74,6 +82,8 @@ class Client:
     Every method raises, besides what `ExperienceBuffer` raises:
         NotCaughtUp: `min_positions` were not reached within the timeout.
         ServiceUnavailable: it cannot be reached, is recovering or is stopping.
+        PartitionsMissing: of several services, none that answers has some of the partitions; a
+            `ServiceUnavailable`, too.
         Overloaded: it has too many calls, and did nothing; a `ServiceUnavailable`, too.
         Unauthenticated: it asks for a token, and this client has none that it knows.
         PermissionDenied: the token's role does not allow the call.
@@ -85,31 +95,36 @@ class Client:
 
     def __init__(
         self,
-        target: str,
+        target: str | Sequence[str],
         config: BufferConfig | None = None,
         *,
         timeout_s: float = 10.0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        monotonic_reads: bool = False,
     ) -> None:
-        if not isinstance(target, str) or not target:
-            raise InvalidConfig("target", target, "must be HOST:PORT")
-        self._target = target
+        targets = addresses(target)
+        self._target = ",".join(targets)
         self._timeout_s = _checked_timeout(timeout_s, InvalidConfig)
         self._source = new_source()
         self._closed = False
         first, longest = _RECONNECT_MS
         security = (config or BufferConfig()).client_security()
-        self._metadata = credentials_for(target, security)
-        self._channel = open_channel(
-            target,
-            security,
-            [
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.initial_reconnect_backoff_ms", first),
-                ("grpc.max_reconnect_backoff_ms", longest),
-            ],
-        )
+        options: list[tuple[str, object]] = [
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.initial_reconnect_backoff_ms", first),
+            ("grpc.max_reconnect_backoff_ms", longest),
+        ]
+        channels = [
+            (each, open_channel(each, security, options), credentials_for(each, security))
+            for each in targets
+        ]
+        self._channel: Any
+        if len(channels) > 1 or monotonic_reads:
+            replicas = [Replica(*each) for each in channels]
+            self._channel, self._metadata = ReplicaChannel(replicas, monotonic=monotonic_reads), ()
+        else:
+            ((_, self._channel, self._metadata),) = channels
         self._search = self._method("Search", pb.SearchReply)
         self._search_many = self._method("SearchMany", pb.SearchManyReply)
         self._sample = self._method("Sample", pb.SampleReply)

@@ -35,6 +35,10 @@ class InvalidQuery(FieldError):
     """Raised when a search, a sample or another read is asked for something impossible."""
 
 
+class NotInShare(InvalidQuery):
+    """Raised when an index service is asked about a partition that its share has not."""
+
+
 class InvalidConfig(FieldError):
     """Raised when a setting, a log URL or a combination of settings is refused."""
 
@@ -126,6 +130,21 @@ class Overloaded(ServiceUnavailable):
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"overloaded: {problem}; retry later, or ask another replica")
+
+
+class PartitionsMissing(ServiceUnavailable):
+    """Raised when no index service that can be reached has some of the log's partitions.
+
+    Attributes:
+        missing: these partitions.
+    """
+
+    def __init__(self, missing: Sequence[int], why: str) -> None:
+        self.missing = tuple(missing)
+        super().__init__(
+            f"no service answers for partitions {list(missing)} ({why}); start one, or give the "
+            "address of one that has them"
+        )
 
 
 class Unauthenticated(ReliveError):

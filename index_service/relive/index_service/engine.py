@@ -9,7 +9,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from relive.core.embedding import (
 from relive.core.experience import Experience, VectorLike, experience_from, is_number, vector_from
 from relive.core.filter import Filter, checked_filter, finite_number
 from relive.core.fold import Added, Change, Cleared, Removed, SettingsAdopted, Updated
+from relive.core.partition import partition_of, share_of
 from relive.core.priority import priority_at
 from relive.core.results import (
     BufferStats,
@@ -48,7 +49,7 @@ from relive.core.results import (
     positions_after,
 )
 from relive.core.row import Row, priority_inputs
-from relive.core.sampling import Strategy
+from relive.core.sampling import Strategy, log_mass
 from relive.core.sequences import SampledSequence, SequenceBatch, cut
 from relive.core.settings import PriorityWeights, Settings
 from relive.core.state import Counters, PartitionState
@@ -57,6 +58,7 @@ from relive.errors import (
     IndexDamaged,
     InvalidConfig,
     InvalidQuery,
+    NotInShare,
     StateDamaged,
     StoreInUse,
 )
@@ -75,6 +77,7 @@ from relive.index_service.scan import IndexArray, Scanner, installed_scanner
 from relive.index_service.segments import RowKey
 from relive.index_service.view import Finder, View
 from relive.log import EventLog, Record
+from relive.log.share import readable_partitions, whole_identity
 from relive.producers.compose import Composer, new_id, now_us
 from relive.schemas import ExperienceRecorded, decode
 
@@ -116,10 +119,14 @@ class _Asked(NamedTuple):
     weights: tuple[float | None, float | None]
     filter: Filter | None
     min_score: float | None
+    recorded: bool
 
 
 class Engine:
     """Reads of one buffer.
+
+    Over a share of a log (`LogShare`), it answers for the share's experiences only, and positions
+    are of its partitions.
 
     Args:
         log: the buffer's log; stays the caller's.
@@ -149,6 +156,7 @@ class Engine:
     ) -> None:
         self._options = options or IndexOptions()
         self._event_log = log
+        self._readable = readable_partitions(log)
         self._clock_us = clock_us
         self._scanner = scanner or installed_scanner()
         self._composer = Composer()
@@ -296,7 +304,7 @@ class Engine:
     @property
     def settings(self) -> Settings:
         """In force for the first partition; all partitions are given the same."""
-        return self._materializer.states[0].settings
+        return self._materializer.states[self._readable[0]].settings
 
     @property
     def partitions(self) -> int:
@@ -308,9 +316,17 @@ class Engine:
         """Why reads are no longer kept up to date; None while they are."""
         return self._materializer.stopped
 
+    @property
+    def readable(self) -> tuple[int, ...]:
+        """The partitions that it answers for: all of the log's, or its share."""
+        return self._readable
+
     def positions(self) -> dict[int, int]:
         """Reads include everything before these."""
-        return self._materializer.positions()
+        return self._of_share(self._materializer.positions())
+
+    def _of_share(self, positions: Mapping[int, int]) -> dict[int, int]:
+        return {p: positions[p] for p in self._readable if p in positions}
 
     @property
     def epoch(self) -> int:
@@ -329,6 +345,7 @@ class Engine:
         for partition in target or ():
             if not 0 <= partition < self.partitions:
                 raise InvalidQuery("min_positions", partition, f"partitions: {self.partitions}")
+            self._check_readable("min_positions", partition, partition)
         self._materializer.catch_up(target, timeout_s)
 
     def offer(self, records: Sequence[Record], events: Sequence[ExperienceRecorded]) -> None:
@@ -351,8 +368,19 @@ class Engine:
         """An experience with what has come of it, or None."""
         if not isinstance(experience_id, str):
             raise InvalidQuery("id", experience_id, "must be text")
+        self._check_readable("id", experience_id, partition_of(experience_id, self.partitions))
         row = self.row(experience_id)
         return None if row is None else self._experience(row, self._clock_us())
+
+    def _check_readable(self, name: str, value: object, partition: int) -> None:
+        """Refuse to say anything of what lies outside the share."""
+        if partition not in self._readable:
+            raise NotInShare(
+                name,
+                value,
+                f"is of partition {partition}, of which this service knows nothing; it has "
+                f"{list(self._readable)} of the log's {self.partitions}",
+            )
 
     def ids(self) -> list[str]:
         """Live ids, oldest first."""
@@ -368,6 +396,7 @@ class Engine:
     def stats(self) -> BufferStats:
         """What is in the buffer and what happened to it."""
         disk = self._materializer.disk_use()
+        recovery = self._materializer.recovery
         snapshots = self._snapshots
         snapshot_bytes = Snapshots(snapshots.directory).own_bytes() if snapshots else 0
         with self._materializer.locked() as states:
@@ -377,7 +406,9 @@ class Engine:
             }
             view = self._indexing.view
             return BufferStats(
-                capacity=self.settings.capacity,
+                capacity=sum(
+                    share_of(self.settings.capacity, p, self.partitions) for p in self._readable
+                ),
                 index_size=view.size,
                 retrievals_lost=self._recorder.lost,
                 epoch=view.epoch,
@@ -387,8 +418,11 @@ class Engine:
                 payload_bytes=disk.payloads_live,
                 state_bytes=disk.payloads + disk.tables,
                 snapshot_bytes=snapshot_bytes,
-                recovery=self._materializer.recovery,
+                recovery=recovery
+                and replace(recovery, positions=self._of_share(recovery.positions)),
                 index=self._indexing.stats(),
+                log=whole_identity(self._event_log),
+                partition_digests={p: states[p].digest() for p in self._readable},
                 **{f.name: totals[f.name] for f in fields(BufferStats) if f.name in totals},
             )
 
@@ -404,13 +438,19 @@ class Engine:
         text_weight: float | None = None,
         filter: Filter | None = None,
         min_score: float | None = None,
+        recorded: bool = True,
     ) -> SearchResult:
-        """The k nearest experiences at the positions reached; see `ExperienceBuffer.search`."""
+        """The k nearest experiences at the positions reached; see `ExperienceBuffer.search`.
+
+        Args:
+            recorded: whether it counts as a retrieval.
+        """
         asked = _Asked(
             _checked_count("k", k, MAX_K),
             (visual_weight, text_weight),
             checked_filter(filter),
             finite_number("min_score", min_score),
+            recorded,
         )
         (result,) = self._found([(visual, text)], asked)
         return result
@@ -425,13 +465,19 @@ class Engine:
         text_weight: float | None = None,
         filter: Filter | None = None,
         min_score: float | None = None,
+        recorded: bool = True,
     ) -> list[SearchResult]:
-        """Many searches at the same positions; see `ExperienceBuffer.search_many`."""
+        """Many searches at the same positions; see `ExperienceBuffer.search_many`.
+
+        Args:
+            recorded: as in `search`.
+        """
         asked = _Asked(
             _checked_count("k", k, MAX_K),
             (visual_weight, text_weight),
             checked_filter(filter),
             finite_number("min_score", min_score),
+            recorded,
         )
         queries = query_rows(visual, text)
         if len(queries) * asked.k > MAX_K:
@@ -465,7 +511,8 @@ class Engine:
                     if hits is None:
                         return None
                     degraded = gpu is not None and gpu.degraded
-                    at = view.positions, view.epoch, view.approximate, degraded
+                    positions = self._of_share(view.positions)
+                    at = positions, view.epoch, view.approximate, degraded
                     results.append(SearchResult(new_id(), tuple(hits), *at))
             except IndexDamaged as error:
                 self._replace_damaged(view, error)
@@ -485,9 +532,9 @@ class Engine:
                     self._filtering.prepare_now(wanted)
                 results = search_once()
         assert results is not None
-        for result in results:
+        for result in results if asked.recorded else ():
             scored = [(hit.id, hit.score) for hit in result]
-            self._record("search", result.retrieval_id, scored, result.positions)
+            self.record_retrieval("search", result.retrieval_id, scored, result.positions)
         return results
 
     def sample(
@@ -506,22 +553,28 @@ class Engine:
         nearest_share: float = 0.5,
         filter: Filter | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        recorded: bool = True,
     ) -> SampleBatch:
-        """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`."""
+        """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`.
+
+        Args:
+            recorded: whether it counts as a retrieval.
+        """
         request = self._request(n, seed, replace, now, alpha, beta, strategy)
         near = _checked_nearest(request.strategy, visual, text, nearest_share, request.n)
         query = (visual, text) if near else None
         wanted = checked_filter(filter)
         with self._drawing(request, timeout_s, wanted, near, query) as (states, drawn):
-            batch = self._batch(states, drawn, request.seed, content)
-        self._record(
-            "sample",
-            batch.retrieval_id,
-            list(zip(batch.ids, batch.probabilities.tolist(), strict=True)),
-            batch.positions,
-            request.seed,
-            drawn.now_us,
-        )
+            batch = self._batch(states, drawn, request, content)
+        if recorded:
+            self.record_retrieval(
+                "sample",
+                batch.retrieval_id,
+                list(zip(batch.ids, batch.probabilities.tolist(), strict=True)),
+                batch.positions,
+                request.seed,
+                drawn.now_us,
+            )
         return batch
 
     def sample_sequences(
@@ -547,7 +600,7 @@ class Engine:
             raise InvalidQuery("strategy", strategy, "sequences are not drawn by similarity")
         with self._drawing(request, timeout_s, checked_filter(filter)) as (states, drawn):
             episodes = self._known_episodes(states)
-            batch = self._batch(states, drawn, request.seed, content=False)
+            batch = self._batch(states, drawn, request, content=False)
             keys = self._columns.keys(drawn.partitions, drawn.rows)
             runs = [episodes.run(key, length) for key in keys]
             contents = self._contents(states, [key for run in runs for key in run], drawn.now_us)
@@ -570,7 +623,7 @@ class Engine:
             batch.epoch,
         )
         probabilities = {item.id or "": s.probability for s in sequences for item in s}
-        self._record(
+        self.record_retrieval(
             "sample",
             batch.retrieval_id,
             list(probabilities.items()),
@@ -639,7 +692,11 @@ class Engine:
         count = 0
         try:
             with self._materializer.locked() as states:
-                weights = [state.settings.weights for state in states]
+                weights = [
+                    # Of partitions outside a share nothing is known, and nothing is drawn.
+                    states[p if p in self._readable else self._readable[0]].settings.weights
+                    for p in range(self.partitions)
+                ]
                 only = None if wanted is None else self._filtering.matching_now(wanted)
                 nearest: list[RowKey] = []
                 if query is not None:
@@ -676,21 +733,23 @@ class Engine:
         self,
         states: Sequence[PartitionState],
         drawn: Sampled,
-        seed: int,
+        request: Request,
         content: bool,
     ) -> SampleBatch:
         columns, where = self._columns, (drawn.partitions, drawn.rows)
         ids, versions = columns.ids(*where), columns.versions(*where)
         items: tuple[SampledItem, ...] | None = None
         if content:
+            keys = columns.keys(*where)
             items = tuple(
                 SampledItem(*item)
                 for item in zip(
                     ids,
                     drawn.probabilities.tolist(),
                     drawn.weights.tolist(),
-                    self._lazy_contents(states, columns.keys(*where), drawn.now_us),
+                    self._lazy_contents(states, keys, drawn.now_us),
                     versions.tolist(),
+                    [key.position for key in keys],
                     strict=True,
                 )
             )
@@ -698,7 +757,7 @@ class Engine:
             new_id(),
             items,
             self.positions(),
-            seed,
+            request.seed,
             drawn.now_us / 1e6,
             self.epoch,
             ids=ids,
@@ -706,6 +765,7 @@ class Engine:
             weights=drawn.weights,
             priorities=drawn.priorities,
             versions=versions,
+            log_mass=_log_mass(drawn, request),
         )
 
     def _contents(
@@ -736,8 +796,13 @@ class Engine:
         weights, now = self.settings.weights, self._clock_us()
         # Trainers and agents often look at few of the hits, or at nothing but ids.
         return [
-            Hit(row.experience_id, score, partial(_experience, row, payload, weights, now))
-            for (row, payload), (_, score) in zip(live, found, strict=True)
+            Hit(
+                row.experience_id,
+                score,
+                partial(_experience, row, payload, weights, now),
+                key.position,
+            )
+            for (row, payload), (key, score) in zip(live, found, strict=True)
         ]
 
     def _live(self, keys: Sequence[RowKey]) -> list[tuple[Row, bytes]] | None:
@@ -758,7 +823,7 @@ class Engine:
             return None
         return _experience(row, payload, self.settings.weights, at_us)
 
-    def _record(
+    def record_retrieval(
         self,
         kind: str,
         retrieval_id: str,
@@ -767,6 +832,16 @@ class Engine:
         seed: int | None = None,
         at_us: int | None = None,
     ) -> None:
+        """Say what a `search` or a `sample` returned, if retrievals are recorded; returns at once.
+
+        Args:
+            kind: which of the two.
+            retrieval_id: that outcomes cite.
+            scored_ids: what was returned, each with its score or its probability.
+            positions: that it was computed at.
+            seed: of a sample.
+            at_us: when; by default, now.
+        """
         if self._options.record_retrievals and scored_ids:
             self._recorder.record_later(
                 partial(
@@ -797,11 +872,11 @@ class Engine:
             epoch = self._indexing.view.epoch if manifest is None else manifest.epoch
             index = Index(space, max(epoch, self._indexing.view.epoch), base)
             columns = self._no_columns()
-            filter_columns = FilterColumns(self.positions())
+            filter_columns = FilterColumns(self._materializer.positions())
             for state in states:
                 _load_columns(state, columns, filter_columns)
                 _load_embeddings(state, index)
-            index.apply([], _index_rows(index, []), [], self.positions())
+            index.apply([], _index_rows(index, []), [], self._materializer.positions())
             self._columns, self._episodes = columns, None
             self._filtering.columns = filter_columns  # before the view, as in `_follow`
             self._indexing.replace(index, manifest)
@@ -920,6 +995,16 @@ def _experience(row: Row, payload: bytes, weights: PriorityWeights, at_us: int) 
         priority=priority_at(
             weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
         ),
+    )
+
+
+def _log_mass(drawn: Sampled, request: Request) -> float | None:
+    if request.strategy not in (Strategy.PRIORITIZED, Strategy.UNIFORM) or not len(drawn.rows):
+        return None
+    likeliest = int(drawn.probabilities.argmax())  # the least cut short by rounding
+    exponent = request.alpha if request.strategy is Strategy.PRIORITIZED else 0.0
+    return log_mass(
+        float(drawn.priorities[likeliest]), float(drawn.probabilities[likeliest]), exponent
     )
 
 

@@ -53,7 +53,7 @@ _OPTIONAL = (
 )
 _SAMPLE_COLUMNS = ("probabilities", "weights", "priorities", "versions")
 _RANGES = tuple(name for name in pb.Filter.DESCRIPTOR.fields_by_name if name != "where")
-_NESTED = ("basis", "recovery", "index")
+_NESTED = ("basis", "recovery", "index", "partition_digests")
 _STATS = tuple(name for name in pb.StatsReply.DESCRIPTOR.fields_by_name if name not in _NESTED)
 _INDEX_STATS = tuple(pb.IndexStats.DESCRIPTOR.fields_by_name)
 
@@ -183,13 +183,13 @@ def _basis_of(result: SearchResult) -> Any:
 
 def _add_hits(message: Any, result: SearchResult) -> None:
     for hit in result.hits:
-        fill(message.hits.add(score=hit.score).experience, hit.experience)
+        fill(message.hits.add(score=hit.score, position=hit.position).experience, hit.experience)
 
 
 def _result(answer: Any, of: Any) -> SearchResult:
     return SearchResult(
         retrieval_id=answer.retrieval_id,
-        hits=tuple(_hit(hit.score, experience_of(hit.experience)) for hit in answer.hits),
+        hits=tuple(map(_hit, answer.hits)),
         positions=dict(of.positions),
         epoch=of.epoch,
         approximate=of.approximate,
@@ -204,6 +204,7 @@ def sample_reply(batch: SampleBatch) -> Any:
         retrieval_id=batch.retrieval_id,
         seed=batch.seed,
         now=batch.now,
+        log_mass=batch.log_mass,
     )
     if batch.items is None:
         reply.ids.extend(batch.ids)
@@ -212,7 +213,10 @@ def sample_reply(batch: SampleBatch) -> Any:
         return reply
     for item in batch.items:
         added = reply.items.add(
-            probability=item.probability, weight=item.weight, version=item.version
+            probability=item.probability,
+            weight=item.weight,
+            version=item.version,
+            position=item.position,
         )
         fill(added.experience, item.experience)
     return reply
@@ -227,6 +231,7 @@ def sample_batch(reply: Any, content: bool) -> SampleBatch:
             item.weight,
             partial(experience_of, item.experience),
             item.version,
+            item.position,
         )
         for item in reply.items
     )
@@ -243,6 +248,7 @@ def sample_batch(reply: Any, content: bool) -> SampleBatch:
         weights=_column([i.weight for i in items] or reply.weights),
         priorities=_column([i.experience.priority for i in reply.items] or reply.priorities),
         versions=np.array([i.version for i in items] or reply.versions, dtype=np.uint32),
+        log_mass=given(reply, "log_mass"),
     )
 
 
@@ -295,6 +301,7 @@ def stats_reply(stats: BufferStats) -> Any:
         basis=basis(stats.positions, stats.epoch),
         recovery=None if found is None else pb.Recovery(**asdict(found)),
         index=None if stats.index is None else pb.IndexStats(**asdict(stats.index)),
+        partition_digests=dict(stats.partition_digests),
         **{name: getattr(stats, name) for name in _STATS},
     )
 
@@ -306,6 +313,7 @@ def buffer_stats(reply: Any) -> BufferStats:
         positions=dict(reply.basis.positions),
         recovery=_recovery(reply.recovery) if reply.HasField("recovery") else None,
         index=_index_stats(reply.index) if reply.HasField("index") else None,
+        partition_digests=dict(reply.partition_digests),
         **{name: getattr(reply, name) for name in _STATS},
     )
 
@@ -394,9 +402,9 @@ def freshness(min_positions: MinPositions) -> Any:
         ) from error
 
 
-def _hit(score: float, experience: Experience) -> Hit:
-    assert experience.id is not None
-    return Hit(experience.id, score, experience)
+def _hit(message: Any) -> Hit:
+    found = message.experience
+    return Hit(found.id, message.score, partial(experience_of, found), message.position)
 
 
 def _to_json(document: object) -> str:

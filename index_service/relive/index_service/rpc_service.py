@@ -6,13 +6,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
+from relive.core.embedding import MAX_QUERIES
 from relive.core.experience import checked_id
 from relive.core.priority_update import checked_updates
 from relive.core.sampling import Strategy
-from relive.errors import ConsumerStopped, InvalidQuery, Overloaded
-from relive.index_service.engine import Engine
+from relive.errors import ConsumerStopped, InvalidExperience, InvalidQuery, Overloaded
+from relive.index_service.engine import MAX_K, Engine
 from relive.index_service.priority_updates import record_priorities
 from relive.index_service.rpc_messages import (
     basis,
@@ -30,6 +32,7 @@ from relive.index_service.rpc_messages import (
 from relive.log import EventLog, NewRecord
 from relive.producers.compose import Composer, keyed_record
 from relive.schemas import index_pb2 as pb
+from relive.schemas.events import EVENT_ID_BYTES
 
 
 class IndexService:
@@ -78,8 +81,9 @@ class IndexService:
             text_weight=given(request, "text_weight"),
             filter=filter_of(request),
             min_score=given(request, "min_score"),
+            recorded=not request.unrecorded,
         )
-        return search_reply(result)
+        return self._of_log(search_reply(result))
 
     def search_many(self, request: Any, wait_s: float) -> Any:
         """The `SearchManyReply` to a `SearchManyRequest`."""
@@ -92,8 +96,10 @@ class IndexService:
             text_weight=given(request, "text_weight"),
             filter=filter_of(request),
             min_score=given(request, "min_score"),
+            recorded=not request.unrecorded,
         )
-        return search_many_reply(results, self._engine.positions(), self._engine.epoch)
+        reply = search_many_reply(results, self._engine.positions(), self._engine.epoch)
+        return self._of_log(reply)
 
     def sample(self, request: Any, wait_s: float) -> Any:
         """The `SampleReply` to a `SampleRequest`."""
@@ -114,8 +120,9 @@ class IndexService:
             nearest_share=0.5 if share is None else share,
             filter=filter_of(request),
             timeout_s=wait_s,
+            recorded=not request.unrecorded,
         )
-        return sample_reply(batch)
+        return self._of_log(sample_reply(batch))
 
     def sample_sequences(self, request: Any, wait_s: float) -> Any:
         """The `SampleSequencesReply` to a `SampleSequencesRequest`."""
@@ -156,7 +163,37 @@ class IndexService:
     def stats(self, request: Any, wait_s: float) -> Any:
         """The `StatsReply` to a `StatsRequest`."""
         self._make_fresh(request.freshness, wait_s)
-        return stats_reply(replace(self._engine.stats(), calls_shed=self._calls_shed()))
+        stats = replace(self._engine.stats(), calls_shed=self._calls_shed())
+        return self._of_log(stats_reply(stats))
+
+    def record_retrievals(self, request: Any, wait_s: float) -> Any:
+        """The `RecordRetrievalsReply` to a `RecordRetrievalsRequest`.
+
+        Raises:
+            InvalidQuery, InvalidExperience: they are nothing that a search or a sample returns.
+        """
+        if request.kind not in ("search", "sample"):
+            raise InvalidQuery("kind", request.kind, "must be search or sample")
+        ids_in_all = sum(len(each.ids) for each in request.retrievals)
+        if len(request.retrievals) > MAX_QUERIES or ids_in_all > MAX_K:
+            problem = f"must be at most {MAX_QUERIES}, with {MAX_K} ids in all"
+            raise InvalidQuery("retrievals", len(request.retrievals), problem)
+        checked = []
+        for said in request.retrievals:
+            scores = list(said.scores)
+            if len(said.ids) != len(scores) or not all(map(isfinite, scores)):
+                raise InvalidQuery("scores", len(scores), "must be a finite number for each id")
+            ids = [checked_id("ids", each) for each in said.ids]
+            checked.append((checked_id("retrieval_id", said.retrieval_id), ids, scores))
+        for retrieval_id, ids, scores in checked:
+            self._engine.record_retrieval(
+                request.kind,
+                retrieval_id,
+                list(zip(ids, scores, strict=True)),
+                dict(request.positions),
+                given(request, "seed"),
+            )
+        return pb.RecordRetrievalsReply(basis=self._basis())
 
     def report_outcome(self, request: Any, wait_s: float) -> Any:
         """The `ReportOutcomeReply` to a `ReportOutcomeRequest`.
@@ -171,6 +208,11 @@ class IndexService:
             reward=given(request, "reward"),
             revision=given(request, "revision"),
         )
+        event_id = given(request, "event_id")
+        if event_id is not None:
+            if len(event_id) != EVENT_ID_BYTES:
+                raise InvalidExperience("event_id", event_id, f"must have {EVENT_ID_BYTES} bytes")
+            event = event._replace(event_id=event_id)
         record = keyed_record(event, self._event_log.partitions)
         (position,) = self._appended(record)
         return pb.ReportOutcomeReply(
@@ -239,4 +281,10 @@ class IndexService:
             self._waiters.release()
 
     def _basis(self) -> Any:
-        return basis(self._engine.positions(), self._engine.epoch)
+        found = basis(self._engine.positions(), self._engine.epoch)
+        found.log_partitions = self._engine.partitions
+        return found
+
+    def _of_log(self, reply: Any) -> Any:
+        reply.basis.log_partitions = self._engine.partitions
+        return reply

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ from relive.index_service.rpc_security import ServerSecurity, refuse_exposure
 from relive.index_service.rpc_service import IndexService
 from relive.index_service.rpc_tls import server_credentials
 from relive.index_service.rpc_tokens import Role, Tokens
-from relive.log import EventLog, open_log
+from relive.log import EventLog, log_share, open_log
 from relive.producers.compose import Composer
 from relive.schemas import SettingsChanged
 from relive.schemas import index_pb2 as pb
@@ -102,6 +102,7 @@ _METHODS = {
         "update_priorities", pb.UpdatePrioritiesRequest, "ids", Role.PUBLISH
     ),
     "Stats": _Method("stats", pb.StatsRequest, "freshness"),
+    "RecordRetrievals": _Method("record_retrievals", pb.RecordRetrievalsRequest, "retrievals"),
 }
 
 
@@ -474,6 +475,7 @@ def serve(
     *,
     log: str | None = None,
     create: bool = False,
+    partitions: Collection[int] | None = None,
     listen: str = DEFAULT_LISTEN,
     insecure_listen: bool = False,
     max_workers: int = MAX_WORKERS,
@@ -489,6 +491,7 @@ def serve(
         config: compared with the settings in the log, which hold.
         log: its URL; by default the log is in the directory.
         create: make the log if it isn't there.
+        partitions: of the log that it answers for; all by default.
         listen, insecure_listen, max_workers, max_queued, max_message_bytes: see `IndexServer`.
         grace_s: how long running calls get to finish.
         on_listening: called with HOST:PORT once it listens, before it recovers.
@@ -505,11 +508,12 @@ def serve(
     state = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
     event_log = open_log(f"file:{path}" if log is None else log, create=create)
     try:
+        share = log_share(event_log, partitions)
         server = IndexServer(
             lambda: recovering(
-                lambda: state.recover(event_log),
+                lambda: state.recover(share),
                 lambda found: Engine(
-                    event_log,
+                    share,
                     found.store,
                     options,
                     poison_limit=config.poison_limit,
@@ -517,7 +521,7 @@ def serve(
                     snapshots=snapshots,
                 ),
             ),
-            event_log,
+            share,
             listen=listen,
             insecure_listen=insecure_listen,
             max_workers=max_workers,

@@ -22,7 +22,7 @@ class Freshness(_message.Message):
     def __init__(self, min_positions: _Optional[_Mapping[int, int]] = ..., wait_s: _Optional[float] = ...) -> None: ...
 
 class Basis(_message.Message):
-    __slots__ = ("positions", "epoch", "degraded", "approximate")
+    __slots__ = ("positions", "epoch", "degraded", "approximate", "log_partitions")
     class PositionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -34,11 +34,13 @@ class Basis(_message.Message):
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     APPROXIMATE_FIELD_NUMBER: _ClassVar[int]
+    LOG_PARTITIONS_FIELD_NUMBER: _ClassVar[int]
     positions: _containers.ScalarMap[int, int]
     epoch: int
     degraded: bool
     approximate: bool
-    def __init__(self, positions: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., degraded: _Optional[bool] = ..., approximate: _Optional[bool] = ...) -> None: ...
+    log_partitions: int
+    def __init__(self, positions: _Optional[_Mapping[int, int]] = ..., epoch: _Optional[int] = ..., degraded: _Optional[bool] = ..., approximate: _Optional[bool] = ..., log_partitions: _Optional[int] = ...) -> None: ...
 
 class Filter(_message.Message):
     __slots__ = ("where", "since", "until", "min_reward", "max_reward", "min_confidence", "max_confidence", "min_success_rate", "max_success_rate")
@@ -63,7 +65,7 @@ class Filter(_message.Message):
     def __init__(self, where: _Optional[str] = ..., since: _Optional[int] = ..., until: _Optional[int] = ..., min_reward: _Optional[float] = ..., max_reward: _Optional[float] = ..., min_confidence: _Optional[float] = ..., max_confidence: _Optional[float] = ..., min_success_rate: _Optional[float] = ..., max_success_rate: _Optional[float] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("freshness", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score")
+    __slots__ = ("freshness", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score", "unrecorded")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     VISUAL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +74,7 @@ class SearchRequest(_message.Message):
     TEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    UNRECORDED_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     visual: bytes
     text: bytes
@@ -80,7 +83,8 @@ class SearchRequest(_message.Message):
     text_weight: float
     filter: Filter
     min_score: float
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ...) -> None: ...
+    unrecorded: bool
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., unrecorded: _Optional[bool] = ...) -> None: ...
 
 class SearchReply(_message.Message):
     __slots__ = ("basis", "retrieval_id", "hits")
@@ -93,7 +97,7 @@ class SearchReply(_message.Message):
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
 
 class SearchManyRequest(_message.Message):
-    __slots__ = ("freshness", "queries", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score")
+    __slots__ = ("freshness", "queries", "visual", "text", "k", "visual_weight", "text_weight", "filter", "min_score", "unrecorded")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     VISUAL_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +107,7 @@ class SearchManyRequest(_message.Message):
     TEXT_WEIGHT_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
+    UNRECORDED_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     queries: int
     visual: bytes
@@ -112,7 +117,8 @@ class SearchManyRequest(_message.Message):
     text_weight: float
     filter: Filter
     min_score: float
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., queries: _Optional[int] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ...) -> None: ...
+    unrecorded: bool
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., queries: _Optional[int] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., k: _Optional[int] = ..., visual_weight: _Optional[float] = ..., text_weight: _Optional[float] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., min_score: _Optional[float] = ..., unrecorded: _Optional[bool] = ...) -> None: ...
 
 class SearchManyReply(_message.Message):
     __slots__ = ("basis", "answers")
@@ -131,15 +137,17 @@ class SearchAnswer(_message.Message):
     def __init__(self, retrieval_id: _Optional[str] = ..., hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("score", "experience")
+    __slots__ = ("score", "experience", "position")
     SCORE_FIELD_NUMBER: _ClassVar[int]
     EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     score: float
     experience: Experience
-    def __init__(self, score: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
+    position: int
+    def __init__(self, score: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ..., position: _Optional[int] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "filter", "content", "visual", "text", "nearest_share")
+    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "filter", "content", "visual", "text", "nearest_share", "unrecorded")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +161,7 @@ class SampleRequest(_message.Message):
     VISUAL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     NEAREST_SHARE_FIELD_NUMBER: _ClassVar[int]
+    UNRECORDED_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     n: int
     seed: int
@@ -166,10 +175,11 @@ class SampleRequest(_message.Message):
     visual: bytes
     text: bytes
     nearest_share: float
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ...) -> None: ...
+    unrecorded: bool
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ..., unrecorded: _Optional[bool] = ...) -> None: ...
 
 class SampleReply(_message.Message):
-    __slots__ = ("basis", "retrieval_id", "items", "seed", "now", "ids", "probabilities", "weights", "priorities", "versions")
+    __slots__ = ("basis", "retrieval_id", "items", "seed", "now", "ids", "probabilities", "weights", "priorities", "versions", "log_mass")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +190,7 @@ class SampleReply(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     PRIORITIES_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    LOG_MASS_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     retrieval_id: str
     items: _containers.RepeatedCompositeFieldContainer[SampledItem]
@@ -190,19 +201,22 @@ class SampleReply(_message.Message):
     weights: _containers.RepeatedScalarFieldContainer[float]
     priorities: _containers.RepeatedScalarFieldContainer[float]
     versions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[SampledItem, _Mapping]]] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ..., ids: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., weights: _Optional[_Iterable[float]] = ..., priorities: _Optional[_Iterable[float]] = ..., versions: _Optional[_Iterable[int]] = ...) -> None: ...
+    log_mass: float
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., retrieval_id: _Optional[str] = ..., items: _Optional[_Iterable[_Union[SampledItem, _Mapping]]] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ..., ids: _Optional[_Iterable[str]] = ..., probabilities: _Optional[_Iterable[float]] = ..., weights: _Optional[_Iterable[float]] = ..., priorities: _Optional[_Iterable[float]] = ..., versions: _Optional[_Iterable[int]] = ..., log_mass: _Optional[float] = ...) -> None: ...
 
 class SampledItem(_message.Message):
-    __slots__ = ("probability", "weight", "experience", "version")
+    __slots__ = ("probability", "weight", "experience", "version", "position")
     PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     EXPERIENCE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
     probability: float
     weight: float
     experience: Experience
     version: int
-    def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    position: int
+    def __init__(self, probability: _Optional[float] = ..., weight: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ..., version: _Optional[int] = ..., position: _Optional[int] = ...) -> None: ...
 
 class SampleSequencesRequest(_message.Message):
     __slots__ = ("sample", "length")
@@ -271,20 +285,22 @@ class GetReply(_message.Message):
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ...) -> None: ...
 
 class ReportOutcomeRequest(_message.Message):
-    __slots__ = ("retrieval_id", "experience_id", "success", "reward", "revision", "source")
+    __slots__ = ("retrieval_id", "experience_id", "success", "reward", "revision", "source", "event_id")
     RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
     EXPERIENCE_ID_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     REWARD_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     retrieval_id: str
     experience_id: str
     success: bool
     reward: float
     revision: int
     source: str
-    def __init__(self, retrieval_id: _Optional[str] = ..., experience_id: _Optional[str] = ..., success: _Optional[bool] = ..., reward: _Optional[float] = ..., revision: _Optional[int] = ..., source: _Optional[str] = ...) -> None: ...
+    event_id: bytes
+    def __init__(self, retrieval_id: _Optional[str] = ..., experience_id: _Optional[str] = ..., success: _Optional[bool] = ..., reward: _Optional[float] = ..., revision: _Optional[int] = ..., source: _Optional[str] = ..., event_id: _Optional[bytes] = ...) -> None: ...
 
 class ReportOutcomeReply(_message.Message):
     __slots__ = ("basis", "partition", "position")
@@ -336,7 +352,14 @@ class StatsRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ...) -> None: ...
 
 class StatsReply(_message.Message):
-    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "priority_updates", "stale_updates", "unknown_updates", "calls_shed", "index")
+    __slots__ = ("basis", "size", "capacity", "additions", "retrievals", "outcomes", "evictions", "removals", "parked", "orphans", "quarantined", "conflicts", "index_size", "retrievals_lost", "digest", "backend", "recovery", "payload_bytes", "state_bytes", "snapshot_bytes", "priority_updates", "stale_updates", "unknown_updates", "calls_shed", "log", "partition_digests", "index")
+    class PartitionDigestsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: str
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
     BASIS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     CAPACITY_FIELD_NUMBER: _ClassVar[int]
@@ -361,6 +384,8 @@ class StatsReply(_message.Message):
     STALE_UPDATES_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_UPDATES_FIELD_NUMBER: _ClassVar[int]
     CALLS_SHED_FIELD_NUMBER: _ClassVar[int]
+    LOG_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     size: int
@@ -386,8 +411,45 @@ class StatsReply(_message.Message):
     stale_updates: int
     unknown_updates: int
     calls_shed: int
+    log: str
+    partition_digests: _containers.ScalarMap[int, str]
     index: IndexStats
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., priority_updates: _Optional[int] = ..., stale_updates: _Optional[int] = ..., unknown_updates: _Optional[int] = ..., calls_shed: _Optional[int] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., size: _Optional[int] = ..., capacity: _Optional[int] = ..., additions: _Optional[int] = ..., retrievals: _Optional[int] = ..., outcomes: _Optional[int] = ..., evictions: _Optional[int] = ..., removals: _Optional[int] = ..., parked: _Optional[int] = ..., orphans: _Optional[int] = ..., quarantined: _Optional[int] = ..., conflicts: _Optional[int] = ..., index_size: _Optional[int] = ..., retrievals_lost: _Optional[int] = ..., digest: _Optional[str] = ..., backend: _Optional[str] = ..., recovery: _Optional[_Union[Recovery, _Mapping]] = ..., payload_bytes: _Optional[int] = ..., state_bytes: _Optional[int] = ..., snapshot_bytes: _Optional[int] = ..., priority_updates: _Optional[int] = ..., stale_updates: _Optional[int] = ..., unknown_updates: _Optional[int] = ..., calls_shed: _Optional[int] = ..., log: _Optional[str] = ..., partition_digests: _Optional[_Mapping[int, str]] = ..., index: _Optional[_Union[IndexStats, _Mapping]] = ...) -> None: ...
+
+class RecordRetrievalsRequest(_message.Message):
+    __slots__ = ("kind", "retrievals", "seed", "positions")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVALS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    retrievals: _containers.RepeatedCompositeFieldContainer[Retrieval]
+    seed: int
+    positions: _containers.ScalarMap[int, int]
+    def __init__(self, kind: _Optional[str] = ..., retrievals: _Optional[_Iterable[_Union[Retrieval, _Mapping]]] = ..., seed: _Optional[int] = ..., positions: _Optional[_Mapping[int, int]] = ...) -> None: ...
+
+class Retrieval(_message.Message):
+    __slots__ = ("retrieval_id", "ids", "scores")
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    retrieval_id: str
+    ids: _containers.RepeatedScalarFieldContainer[str]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, retrieval_id: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class RecordRetrievalsReply(_message.Message):
+    __slots__ = ("basis",)
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ...) -> None: ...
 
 class IndexStats(_message.Message):
     __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu")

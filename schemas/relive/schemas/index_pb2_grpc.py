@@ -82,6 +82,11 @@ class IndexStub:
                 request_serializer=relive_dot_schemas_dot_index__pb2.StatsRequest.SerializeToString,
                 response_deserializer=relive_dot_schemas_dot_index__pb2.StatsReply.FromString,
                 _registered_method=True)
+        self.RecordRetrievals = channel.unary_unary(
+                '/relive.v1.Index/RecordRetrievals',
+                request_serializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsReply.FromString,
+                _registered_method=True)
 
 
 class IndexServicer:
@@ -156,6 +161,14 @@ class IndexServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RecordRetrievals(self, request, context):
+        """Counts what a client put together from the answers to `unrecorded` requests as retrievals.
+        Answered at once; they are recorded off the read path, as those of searches are.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IndexServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +216,11 @@ def add_IndexServicer_to_server(servicer, server):
                     servicer.Stats,
                     request_deserializer=relive_dot_schemas_dot_index__pb2.StatsRequest.FromString,
                     response_serializer=relive_dot_schemas_dot_index__pb2.StatsReply.SerializeToString,
+            ),
+            'RecordRetrievals': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordRetrievals,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -451,6 +469,33 @@ class Index:
             '/relive.v1.Index/Stats',
             relive_dot_schemas_dot_index__pb2.StatsRequest.SerializeToString,
             relive_dot_schemas_dot_index__pb2.StatsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordRetrievals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/RecordRetrievals',
+            relive_dot_schemas_dot_index__pb2.RecordRetrievalsRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.RecordRetrievalsReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -20,7 +20,7 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="TARGET",
-        help="HOST:PORT of an index service, the directory of a buffer, or a log URL",
+        help="HOST:PORT[,HOST:PORT…] of index services, the directory of a buffer, or a log URL",
     ),
 ]
 OtherLog = Annotated[

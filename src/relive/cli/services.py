@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,9 @@ from relive.cli.options import AsJson, ConfigFile, Flags, LogUrl, StatePath, way
 from relive.cli.output import print_result, print_state
 from relive.cli.stopping import stop_signal
 from relive.config import BufferConfig
-from relive.log import open_log
+from relive.errors import DeadlineExceeded, ServiceUnavailable
+from relive.log import open_log, parsed_partitions
+from relive.replicas import addresses
 
 
 def demo(
@@ -53,6 +56,10 @@ def serve(
     log: LogUrl,
     path: StatePath = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 for any")] = "127.0.0.1:50051",
+    partitions: Annotated[
+        str | None,
+        typer.Option(metavar="0-3", help="answer for these only: 0-3 or 0,2,5; default: all"),
+    ] = None,
     insecure_listen: Annotated[
         bool,
         typer.Option(
@@ -94,6 +101,7 @@ def serve(
         settings,
         log=log,
         listen=listen,
+        partitions=None if partitions is None else parsed_partitions(partitions),
         insecure_listen=insecure_listen,
         on_listening=lambda address: print_result(
             as_json, {"listening": address}, f"listening on {address}"
@@ -135,7 +143,9 @@ def materialize(
 
 @way_in
 def health(
-    target: Annotated[str, typer.Argument(help="HOST:PORT of an index service")],
+    target: Annotated[
+        str, typer.Argument(help="HOST:PORT of an index service, or several with commas between")
+    ],
     timeout_s: Annotated[float, typer.Option("--timeout")] = 3.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -144,11 +154,33 @@ def health(
 ) -> None:
     """Whether an index service is serving; exit code 0 if it is. It needs no token.
 
+    Of several, whether all are.
+
     Example: relive health localhost:50051
     """
     from relive.client import health as ask
 
-    status = ask(target, timeout_s, BufferConfig.load(config, **flags))
-    print_result(as_json, {"status": status}, status)
+    settings = BufferConfig.load(config, **flags)
+    places = addresses(target)
+    if len(places) == 1:
+        status = ask(target, timeout_s, settings)
+        print_result(as_json, {"status": status}, status)
+    else:
+        found = {place: _asked(ask, place, timeout_s, settings) for place in places}
+        status = "SERVING" if set(found.values()) == {"SERVING"} else "NOT_SERVING"
+        lines = [f"{place}  {each}" for place, each in found.items()]
+        print_result(as_json, {"status": status, "services": found}, "\n".join(lines))
     if status != "SERVING":
         raise typer.Exit(1)
+
+
+def _asked(
+    ask: Callable[[str, float, BufferConfig], str],
+    place: str,
+    timeout_s: float,
+    settings: BufferConfig,
+) -> str:
+    try:
+        return ask(place, timeout_s, settings)
+    except (ServiceUnavailable, DeadlineExceeded):
+        return "UNREACHABLE"

@@ -35,7 +35,8 @@ from relive.index_service import Engine
 from relive.index_service.sampling_limits import SamplingLimits
 from relive.log import LogPrefix, log_now, open_log
 
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^/:\s]+):[0-9]{1,5}")
+_ONE_ADDRESS = r"(\[[0-9a-fA-F:]+\]|[^/:,\s]+):[0-9]{1,5}"
+_ADDRESSES = re.compile(f"{_ONE_ADDRESS}(,{_ONE_ADDRESS})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ Reads: TypeAlias = Engine | Client
 
 
 def parsed_target(target: str, log: str | None = None) -> str | Place:
-    """HOST:PORT of a service, or where a buffer is.
+    """HOST:PORT of a service, or of several with commas between, or where a buffer is.
 
     Args:
         target: as it was typed.
@@ -72,7 +73,7 @@ def parsed_target(target: str, log: str | None = None) -> str | Place:
     directory = target.removeprefix("file:")
     if Path(directory).is_dir():
         return Place(log or f"file:{directory}", Path(directory) / "state")
-    if _ADDRESS.fullmatch(target) and target == directory:
+    if _ADDRESSES.fullmatch(target) and target == directory:
         return target
     raise InvalidConfig(
         "target",

@@ -54,12 +54,17 @@ class Hit:
     Attributes:
         id: of the experience.
         score: similarity, greater is nearer; see `relive.core.embedding`.
+        position: of its record within its partition.
     """
 
-    __slots__ = ("_experience", "id", "score")
+    __slots__ = ("_experience", "id", "position", "score")
 
     def __init__(
-        self, id: str, score: float, experience: Experience | Callable[[], Experience]
+        self,
+        id: str,
+        score: float,
+        experience: Experience | Callable[[], Experience],
+        position: int = 0,
     ) -> None:
         """
         Args:
@@ -67,6 +72,7 @@ class Hit:
         """
         self.id = id
         self.score = score
+        self.position = position
         self._experience = experience
 
     @property
@@ -127,9 +133,10 @@ class SampledItem:
         probability: of being drawn in a single draw.
         weight: importance weight; the largest of the batch is 1.
         version: how many priority updates it has had; see `update_priorities`.
+        position: of its record within its partition.
     """
 
-    __slots__ = ("_experience", "id", "probability", "version", "weight")
+    __slots__ = ("_experience", "id", "position", "probability", "version", "weight")
 
     def __init__(
         self,
@@ -138,6 +145,7 @@ class SampledItem:
         weight: float,
         experience: Experience | Callable[[], Experience],
         version: int = 0,
+        position: int = 0,
     ) -> None:
         """
         Args:
@@ -147,6 +155,7 @@ class SampledItem:
         self.probability = probability
         self.weight = weight
         self.version = version
+        self.position = position
         self._experience = experience
 
     @property
@@ -188,6 +197,8 @@ class SampleBatch:
         ids: of the experiences.
         probabilities, weights, priorities: float64 arrays of shape (len(batch),).
         versions: uint32 array; see `SampledItem`.
+        log_mass: natural logarithm of the sum that the probabilities are shares of; see
+            `relive.core.sampling`. None where nothing was drawn.
     """
 
     retrieval_id: str
@@ -222,6 +233,8 @@ class SampleBatch:
         if self.items is not None:
             drawn.update(content_columns([item.experience for item in self.items]))
         return drawn
+
+    log_mass: float | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -339,6 +352,8 @@ class BufferStats:
         calls_shed: that this service refused because it had too many; 0 for an embedded buffer.
         priority_updates, stale_updates, unknown_updates: priorities from trainers that were taken,
             of a version that was no longer, of no live experience.
+        log: its identity.
+        partition_digests: of the state of each partition; `digest` sums them up.
     """
 
     size: int
@@ -367,3 +382,5 @@ class BufferStats:
     priority_updates: int = 0
     stale_updates: int = 0
     unknown_updates: int = 0
+    log: str = ""
+    partition_digests: Mapping[int, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -94,6 +95,16 @@ def importance_weights(probabilities: FloatArray, beta: float) -> FloatArray:
     least = max(float(probabilities.min()), _TINY)
     weights: FloatArray = (np.maximum(probabilities, _TINY) / least) ** -beta
     return weights
+
+
+def log_mass(priority: float, probability: float, exponent: float) -> float | None:
+    """The logarithm of the sum of all priorities ** exponent, of which one has the probability.
+
+    None where there is no such sum, or it is not to be known from a probability so small.
+    """
+    if not (priority > 0.0 and probability > 0.0):
+        return None
+    return exponent * math.log(priority) - math.log(probability)
 
 
 def _ranked(priorities: FloatArray, strategy: Strategy) -> IndexArray:

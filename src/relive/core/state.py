@@ -513,8 +513,12 @@ def partition_keys(partition: int) -> tuple[bytes, bytes]:
 
 def combined_digest(states: list[PartitionState]) -> str:
     """The digest of all partitions together."""
-    joined = "".join(state.digest() for state in states)
-    return blake2b(joined.encode(), digest_size=16).hexdigest()
+    return joined_digest([state.digest() for state in states])
+
+
+def joined_digest(digests: Sequence[str]) -> str:
+    """The digest of all partitions together, of theirs in order."""
+    return blake2b("".join(digests).encode(), digest_size=16).hexdigest()
 
 
 def hash16(text: str) -> bytes:

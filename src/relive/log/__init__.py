@@ -2,6 +2,7 @@
 
 from relive.log.port import MAX_RECORD_BYTES, Bounds, EventLog, NewRecord, Record
 from relive.log.prefix import LogPrefix, log_now
+from relive.log.share import LogShare, log_share, parsed_partitions
 from relive.log.url import open_log
 
 __all__ = [
@@ -9,8 +10,11 @@ __all__ = [
     "Bounds",
     "EventLog",
     "LogPrefix",
+    "LogShare",
     "NewRecord",
     "Record",
     "log_now",
+    "log_share",
     "open_log",
+    "parsed_partitions",
 ]
