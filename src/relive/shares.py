@@ -225,6 +225,9 @@ def _merge_indices(merged: Any, indices: Sequence[Any]) -> None:
     merged.building = any(index.building for index in indices)
     seconds = [index.last_seconds for index in indices if index.HasField("last_seconds")]
     failures = [index.last_failure for index in indices if index.HasField("last_failure")]
+    gpus = [index.gpu for index in indices if index.HasField("gpu")]
+    if gpus:
+        merged.gpu.CopyFrom(max(gpus, key=lambda gpu: gpu.failures))
     if seconds:
         merged.last_seconds = max(seconds)
     if failures:

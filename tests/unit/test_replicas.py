@@ -204,6 +204,24 @@ def test_a_replica_that_recovers_or_follows_no_longer_is_stepped_over(
         assert in_a_thread(client.stats).positions == engine_of(well).positions()
 
 
+def test_sequences_and_updates_are_stepped_over_too(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(1)
+    one, other = cluster.serve(), cluster.serve()
+    wanted = cluster.add(*experiences(5))
+    client = cluster.client()
+    assert client.stats(min_positions=wanted).size == 5
+    assert cluster.client(other).stats(min_positions=wanted).size == 5
+    one.close(1.0)
+
+    for _ in range(2):
+        assert len(in_a_thread(lambda: client.sample_sequences(2, 2))) == 2
+        batch = in_a_thread(lambda: client.sample(2, strategy="fifo"))
+        update = in_a_thread(
+            lambda: client.update_priorities(batch.ids, [0.5, 0.7], batch.versions)  # noqa: B023
+        )
+        assert update.updated == 2
+
+
 def test_with_no_replica_left_the_call_says_so_at_once(
     make_cluster: Callable[..., Cluster],
 ) -> None:
@@ -547,6 +565,50 @@ def test_shares_answer_samples_as_one_service_does(
         assert [item.id for item in merged] == [item.id for item in one]
     again = parts.sample(5, seed=3, **options)
     assert [i.id for i in again] == [i.id for i in parts.sample(5, seed=3, **options)]
+
+
+def test_shares_answer_filtered_samples_with_or_without_content(
+    shares: tuple[Client, Client, Cluster],
+) -> None:
+    whole, parts, cluster = shares
+    wanted = cluster.add(*experiences(80))
+    options: dict[str, Any] = {"seed": 3, "now": NOW_S, "alpha": 0.6, "beta": 0.5}
+    options |= {"filter": Filter(min_reward=0.2), "min_positions": wanted}
+
+    batches = [
+        client.sample(100, content=content, **options)
+        for client in (whole, parts)
+        for content in (True, False)
+    ]
+
+    expected = dict(zip(batches[0].ids, batches[0].probabilities, strict=True))
+    for batch in batches:
+        assert len(batch) == len(expected)
+        assert batch.now == batches[0].now
+        found = dict(zip(batch.ids, batch.probabilities.tolist(), strict=True))
+        assert found == pytest.approx(expected)
+        assert dict(zip(batch.ids, batch.priorities, strict=True)) == pytest.approx(
+            dict(zip(batches[0].ids, batches[0].priorities, strict=True))
+        )
+        assert len(batch.weights) == len(batch.versions) == len(batch)
+    assert batches[2].ids == batches[3].ids
+    assert batches[3].items is None
+
+
+def test_what_shares_cannot_answer_together_is_refused(
+    shares: tuple[Client, Client, Cluster],
+) -> None:
+    _, parts, cluster = shares
+    cluster.add(*experiences(5))
+
+    with pytest.raises(InvalidQuery, match="strategy"):
+        parts.sample(2, strategy="nearest", visual=[1.0] * DIM)
+    for call in (
+        lambda: parts.sample_sequences(2, 2),
+        lambda: parts.update_priorities(["x0"], [1.0], [0]),
+    ):
+        with pytest.raises(InvalidQuery, match="cannot be asked of services that have a share"):
+            call()
 
 
 def test_shares_are_asked_for_what_they_have(shares: tuple[Client, Client, Cluster]) -> None:
