@@ -140,20 +140,22 @@ class Indexing:
         return self.gpu is not None and self.gpu.state is GpuState.SERVING
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="relive-index", daemon=True)
-        self._thread.start()
+        """Start the thread, unless it was closed already."""
+        with self._changed:
+            if not self._stopping.is_set():
+                self._thread = threading.Thread(target=self._run, name="relive-index", daemon=True)
+                self._thread.start()
 
     def close(self) -> None:
         """End the thread, and a build that is under way."""
-        self._stopping.set()
+        with self._changed:
+            self._stopping.set()
+            self._changed.notify_all()
         self._wake.set()
         if self._thread is not None:
             self._thread.join()
         if self.gpu is not None:
             self.gpu.close()
-        with self._changed:
-            self._changed.notify_all()
 
     def own(self) -> None:
         """From now on this process publishes indices."""

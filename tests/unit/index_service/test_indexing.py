@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
+from relive.consumers import MemoryStore
 from relive.errors import BufferClosed, BuildFailed
-from relive.index_service import index_files, indexing
+from relive.index_service import Engine, index_files, indexing
 from relive.index_service.index_files import LISTS, ROWS, IndexDirectory
 from relive.index_service.lists import Lists
+from relive.log.memory import MemoryLog
 
 ROWS_FOR_LISTS = 4_200
 CENTRES = np.random.default_rng(7).standard_normal((40, 24))
@@ -383,3 +385,25 @@ def test_who_does_not_own_the_state_takes_over_what_the_owner_publishes(
     assert other.stats().index_size == owner.stats().index_size == ROWS_FOR_LISTS + 201
     assert answers(other) == answers(owner)
     assert other.search(visual=CENTRES[3], k=1)[0].id == "late"
+
+
+def test_what_is_closed_while_it_starts_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is made and not started yet cannot be waited for."""
+    starting, closing = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name == "relive-index":
+            starting.set()
+            closing.wait(0.2)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_late)
+    engine = Engine(MemoryLog(), MemoryStore())
+    opening = threading.Thread(target=engine.start)
+    opening.start()
+    assert starting.wait(30)
+    engine.close()
+    closing.set()
+    opening.join()
+    assert not [t for t in threading.enumerate() if t.name == "relive-index"]
