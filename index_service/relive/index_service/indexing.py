@@ -35,7 +35,7 @@ from relive.index_service.index_files import (
 )
 from relive.index_service.scan import Scanner
 from relive.index_service.segments import RowKey
-from relive.index_service.view import View
+from relive.index_service.view import Found, View
 
 _log = logging.getLogger(__name__)
 
@@ -382,13 +382,12 @@ class Indexing:
         if base.lists is None or len(queries) < _FEWEST_QUERIES:
             return base
         exact = replace(view, model=None)
-        truth = [set(exact.search(self._scanner, query, _K)) for query in queries]
+        truth = [exact.search(self._scanner, query, _K) for query in queries]
         for widen in _WIDEN:
             tried = replace(base, lists=base.lists.widened(widen))
             new = Index(view.space, base=tried).view
-            found = [set(new.search(self._scanner, query, _K)) for query in queries]
-            pairs = zip(truth, found, strict=True)
-            share = np.mean([len(true & got) / max(1, len(true)) for true, got in pairs])
+            found = [new.search(self._scanner, query, _K) for query in queries]
+            share = np.mean([_share(*pair) for pair in zip(truth, found, strict=True)])
             if share >= self._options.recall_floor:
                 return tried
             _log.info(
@@ -475,3 +474,10 @@ class Indexing:
         if manifest.log != self._log_identity or manifest.space != described(view.space):
             raise IndexDamaged(f"{path} is an index of another log, or of other settings")
         self._succeed(open_base(path, manifest), manifest, index, view, steps)
+
+
+def _share(truth: Sequence[Found], found: Sequence[Found]) -> float:
+    """Of the nearest rows, how many were found; of rows with equal scores, any will do."""
+    if not truth:
+        return 1.0
+    return sum(one.score >= truth[-1].score for one in found) / len(truth)
