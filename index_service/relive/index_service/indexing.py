@@ -250,7 +250,8 @@ class Indexing:
     def stats(self) -> IndexStats:
         """What is in service, and what happened."""
         view, manifest = self.view, self._manifest
-        made = manifest.lists if manifest is not None else None
+        # Lists that the last queries could not use are in the manifest, and not in service.
+        made = manifest.lists if manifest is not None and view.model is not None else None
         shares = [] if made is None else [s for s in made.recall.values() if s is not None]
         return IndexStats(
             lists=0 if view.model is None else view.model.lists,
