@@ -874,8 +874,8 @@ class Engine:
             columns = self._no_columns()
             filter_columns = FilterColumns(self._materializer.positions())
             for state in states:
-                _load_columns(state, columns, filter_columns)
-                _load_embeddings(state, index)
+                positions = _load_columns(state, columns, filter_columns)
+                _load_embeddings(state, index, positions)
             index.apply([], _index_rows(index, []), [], self._materializer.positions())
             self._columns, self._episodes = columns, None
             self._filtering.columns = filter_columns  # before the view, as in `_follow`
@@ -939,20 +939,25 @@ class Engine:
 
 def _load_columns(
     state: PartitionState, columns: PriorityColumns, filter_columns: FilterColumns
-) -> None:
+) -> IndexArray:
+    """Give columns a partition's rows; returns the positions of all of them, rising."""
+    seen = [np.empty(0, dtype=np.int64)]
     for some in state.packed_rows(_LOAD_ROWS):
         positions = np.array(some.positions, dtype=np.int64)
         columns.load(
             state.partition, positions, priority_inputs(some.packed, state.settings.weights)
         )
         filter_columns.load(state.partition, positions, some.packed)
+        seen.append(positions)
+    return np.concatenate(seen)
 
 
-def _load_embeddings(state: PartitionState, index: Index) -> None:
-    """Give an index a partition's rows: those that it does not have are made of the records."""
-    positions = np.array(
-        [at for some in state.packed_rows(_LOAD_ROWS) for at in some.positions], dtype=np.int64
-    )
+def _load_embeddings(state: PartitionState, index: Index, positions: IndexArray) -> None:
+    """Give an index a partition's rows: those that it does not have are made of the records.
+
+    Args:
+        positions: of all the rows, rising.
+    """
     had = index.keep(state.partition, positions)
     # Those that are newer than all it has are read together, which is much faster.
     newest = int(np.flatnonzero(had)[-1]) + 1 if had.any() else 0
