@@ -39,7 +39,7 @@ from relive.errors import (
     StoreInUse,
 )
 from relive.index_service import Engine
-from relive.index_service.engine import DEFAULT_TIMEOUT_S
+from relive.index_service.limits import DEFAULT_TIMEOUT_S
 from relive.index_service.priority_updates import record_priorities
 from relive.index_service.sampling_limits import SamplingLimits
 from relive.log import EventLog, Record, open_log

@@ -19,6 +19,7 @@ from relive.core.fold import Added, fold
 from relive.core.tail import Changes, Table
 from relive.errors import DuplicateExperience, InvalidExperience
 from relive.index_service import Engine
+from relive.index_service.projections import Projections
 from relive.log import Bounds, NewRecord, Record
 from relive.log.sqlite import SqliteLog
 from relive.producers.compose import Composer, keyed_record
@@ -169,18 +170,18 @@ def an_event_is_folded_twice() -> None:
 
 
 def recovery_restores_rows_but_not_vectors() -> None:
-    inner = Engine._load
+    inner = Projections.load
 
-    def load(self: Engine) -> None:
+    def load(self: Projections) -> None:
         inner(self)
-        index = self._indexing.index
+        index, positions = self.indexing.index, self._materializer.positions()
         for row in list(self._materializer.states[0].rows())[::EVERY]:
             from relive.index_service.segments import RowKey
 
             key = RowKey(row.partition, row.position)
-            index.apply([], index.view.space.rows([], []), [key], self.positions())
+            index.apply([], index.view.space.rows([], []), [key], positions)
 
-    _put(Engine, "_load", load)
+    _put(Projections, "load", load)
 
 
 def a_removed_vector_is_still_found() -> None:

@@ -19,6 +19,7 @@ from relive.consumers.recovery import StateDirectory
 from relive.consumers.snapshotter import Snapshotter
 from relive.core.tail import Tail
 from relive.index_service import Engine
+from relive.index_service.projections import Projections
 from relive.log.kafka import KafkaLog
 from relive.log.log_end import SharedEnd
 from relive.log.sqlite import SqliteLog
@@ -30,7 +31,7 @@ STEPS: Mapping[str, tuple[tuple[object, str], ...]] = {
     "open log": ((SqliteLog, "__init__"), (KafkaLog, "__init__")),
     "recover": ((StateDirectory, "recover"),),
     "open store": ((DurableStore, "__init__"),),
-    "load": ((Engine, "_load"),),
+    "load": ((Projections, "load"),),
     "settings": ((buffer, "_put_in_force"),),
     "append": ((SqliteLog, "append"), (KafkaLog, "append")),
     "note the end": ((SharedEnd, "note"),),

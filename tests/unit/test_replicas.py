@@ -34,6 +34,7 @@ from relive.errors import (
     ServiceUnavailable,
 )
 from relive.index_service import Engine, IndexOptions
+from relive.index_service.retrievals import Retrievals
 from relive.index_service.rpc_service import IndexService
 from relive.index_service.server import IndexServer
 from relive.log import EventLog, log_now, log_share
@@ -137,7 +138,7 @@ def served(server: IndexServer) -> Callable[[], int]:
         counted["search"] += 1
         return search(**arguments)
 
-    engine.search = counting  # type: ignore[method-assign]
+    engine.search = counting
     return lambda: counted["search"]
 
 
@@ -372,14 +373,14 @@ def test_a_write_that_is_not_known_to_be_harmless_twice_is_made_once(
     make_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = make_cluster(2)
-    whole = [cluster.serve(), cluster.serve()]
     tries = Counter[str]()
 
     def fails(*_: Any) -> None:
         tries["made"] += 1
         raise ConsumerStopped("half-way")
 
-    monkeypatch.setattr(Engine, "record_retrieval", fails)
+    monkeypatch.setattr(Retrievals, "record", fails)
+    whole = [cluster.serve(), cluster.serve()]
     write = pb.RecordRetrievalsRequest(kind="search", retrievals=[GOOD])
 
     def made_by(client: Client) -> None:

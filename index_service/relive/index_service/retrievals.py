@@ -6,10 +6,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from relive.errors import LogUnavailable, ReliveError
 from relive.log import EventLog, NewRecord
+from relive.producers.compose import Composer, now_us
 
 _log = logging.getLogger(__name__)
 
@@ -109,3 +111,64 @@ class RetrievalRecorder:
         except ReliveError as error:
             self.lost += len(group)
             _log.warning("%d retrieval events were not recorded: %s", len(group), error)
+
+
+class Retrievals:
+    """What searches and samples returned becomes events, if that is wanted.
+
+    Args:
+        log: that they are appended to.
+        recorded: whether it is wanted.
+    """
+
+    def __init__(self, log: EventLog, *, recorded: bool) -> None:
+        self._partitions = log.partitions
+        self._recorded = recorded
+        self._composer = Composer()
+        self._recorder = RetrievalRecorder(log)
+
+    @property
+    def lost(self) -> int:
+        """Records that were dropped."""
+        return self._recorder.lost
+
+    def record(
+        self,
+        kind: str,
+        retrieval_id: str,
+        scored_ids: Sequence[tuple[str, float]],
+        positions: Mapping[int, int],
+        seed: int | None = None,
+        at_us: int | None = None,
+    ) -> None:
+        """Say what a `search` or a `sample` returned, if retrievals are recorded; returns at once.
+
+        Args:
+            kind: which of the two.
+            retrieval_id: that outcomes cite.
+            scored_ids: what was returned, each with its score or its probability.
+            positions: that it was computed at.
+            seed: of a sample.
+            at_us: when; by default, now.
+        """
+        if self._recorded and scored_ids:
+            self._recorder.record_later(
+                partial(
+                    self._composer.retrievals,
+                    retrieval_id,
+                    kind,
+                    scored_ids,
+                    positions,
+                    self._partitions,
+                    seed,
+                    now_us() if at_us is None else at_us,
+                )
+            )
+
+    def flush(self, timeout_s: float) -> None:
+        """See `RetrievalRecorder.flush`."""
+        self._recorder.flush(timeout_s)
+
+    def close(self) -> None:
+        """See `RetrievalRecorder.close`."""
+        self._recorder.close()

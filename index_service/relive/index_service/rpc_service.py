@@ -14,7 +14,8 @@ from relive.core.experience import checked_id
 from relive.core.priority_update import checked_updates
 from relive.core.sampling import Strategy
 from relive.errors import ConsumerStopped, InvalidExperience, InvalidQuery, Overloaded
-from relive.index_service.engine import MAX_K, Engine
+from relive.index_service.engine import Engine
+from relive.index_service.limits import MAX_K
 from relive.index_service.priority_updates import record_priorities
 from relive.index_service.rpc_messages import (
     basis,

@@ -33,7 +33,8 @@ from relive.errors import (
     ServiceFailed,
     ServiceUnavailable,
 )
-from relive.index_service.engine import Engine, IndexOptions
+from relive.index_service.engine import Engine
+from relive.index_service.projections import IndexOptions
 from relive.index_service.rpc_address import host_and_port
 from relive.index_service.rpc_admission import Admission, CallEnded
 from relive.index_service.rpc_errors import abort

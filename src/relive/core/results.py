@@ -48,6 +48,11 @@ def positions_after(wanted: MinPositions | None) -> dict[int, int]:
     return positions
 
 
+def positions_of(partitions: Iterable[int], positions: Mapping[int, int]) -> dict[int, int]:
+    """Those of some partitions."""
+    return {p: positions[p] for p in partitions if p in positions}
+
+
 class Hit:
     """One experience that a search returned.
 

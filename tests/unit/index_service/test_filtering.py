@@ -330,7 +330,7 @@ def test_what_is_asked_for_under_the_lock_is_read_there(log: MemoryLog, engine: 
     append(log, "retire", "x137", 0)
     engine.catch_up()
     with engine._materializer.locked() as states:
-        matching = engine._filtering.matching_now(Filter(where={"room": 1}))
+        matching = engine._projections.filtering.matching_now(Filter(where={"room": 1}))
         rows = [state.row_at(at) for state in states for at in matching[state.partition].tolist()]
     assert {row.experience_id for row in rows if row} == {
         name for name in engine.ids() if int(name[1:]) % 4 == 1

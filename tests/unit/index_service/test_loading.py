@@ -51,7 +51,7 @@ def columns_of(engine: Engine) -> list[list[bytes]]:
                 np.array(columns.ids.take(np.arange(columns.count))),
             )
         ]
-        for columns in engine._columns.partitions
+        for columns in engine._projections.columns.partitions
     ]
 
 

@@ -39,13 +39,14 @@ from pathlib import Path
 from relive.config import BufferConfig
 from relive.errors import ReliveError
 from relive.index_service import Engine
+from relive.index_service.searching import Searching
 from relive.index_service.rpc_admission import Admission
 from relive.index_service.server import serve
 
 def say(what):
     os.write(1, json.dumps(what).encode() + b"\\n")
 
-start, catch_up, search = Engine.start, Engine.catch_up, Engine.search
+start, catch_up, search = Engine.start, Engine.catch_up, Searching.search
 wait_for_turn = Admission._wait
 
 def start_when_told(engine, *arguments):
@@ -70,7 +71,7 @@ if options.pop("hold", False):
     Engine.start = start_when_told
 slow_s = options.pop("slow_s", 0.0)
 if slow_s:
-    Engine.search = search_slowly
+    Searching.search = search_slowly
 config = BufferConfig(**options.pop("config", {}))
 try:
     code = serve(Path(directory), config, log=log, on_listening=say, **options)

@@ -1,0 +1,58 @@
+"""Rows of the state as the experiences that readers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from relive.core.experience import Experience, experience_from
+from relive.core.priority import priority_at
+from relive.core.row import Row
+from relive.core.settings import PriorityWeights
+from relive.core.state import PartitionState
+from relive.index_service.segments import RowKey
+from relive.schemas import ExperienceRecorded, decode
+
+
+class Content(NamedTuple):
+    """A live row, and what makes its experience: readers often look at few, or at ids only."""
+
+    row: Row
+    experience: Callable[[], Experience]
+
+
+def contents(
+    states: Sequence[PartitionState], keys: Sequence[RowKey], at_us: int
+) -> list[Content] | None:
+    """What is at some keys, as it is now; None if one of them is gone.
+
+    Args:
+        at_us: the moment of the priorities.
+    """
+    found: list[Content | None] = [None] * len(keys)
+    for number in {key.partition for key in keys}:
+        mine = [at for at, key in enumerate(keys) if key.partition == number]
+        state = states[number]
+        weights = state.settings.weights
+        live = state.live([keys[at].position for at in mine])
+        for at, each in zip(mine, live, strict=True):
+            if each is not None:
+                found[at] = Content(each[0], partial(experience_at, *each, weights, at_us))
+    there = [each for each in found if each is not None]
+    return there if len(there) == len(keys) else None
+
+
+def experience_at(row: Row, payload: bytes, weights: PriorityWeights, at_us: int) -> Experience:
+    """An experience as recorded, with what its row says has come of it."""
+    event = decode(payload)
+    assert isinstance(event, ExperienceRecorded)
+    return experience_from(
+        event,
+        retrieval_count=row.retrieval_count,
+        success_count=row.success_count,
+        success_rate=row.success_rate,
+        priority=priority_at(
+            weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
+        ),
+    )
