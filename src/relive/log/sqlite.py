@@ -135,6 +135,8 @@ class SqliteLog:
         self._writer_lock = threading.Lock()
         self._waiting: deque[_Waiting] = deque()
         self._wal = WalSync(self._path)
+        # The records that this process wrote last, with no other's between: from, to.
+        self._own = (-1, -1)
         self._appended = threading.Condition()
         self._closed = False
         with ExitStack() as undo:
@@ -200,7 +202,8 @@ class SqliteLog:
     def bounds(self, partition: int) -> Bounds:
         check_partition(partition, 1)
         with self._reader() as reader:
-            return _bounds(reader)
+            bounds = _bounds(reader)
+            return Bounds(bounds.first, self._acknowledged(bounds.end))
 
     def position_at(self, partition: int, time_us: int) -> int:
         check_partition(partition, 1)
@@ -305,7 +308,10 @@ class SqliteLog:
             with self._transaction():
                 for start in range(0, len(rows), _ROWS_PER_STATEMENT):
                     self._insert_some(rows[start : start + _ROWS_PER_STATEMENT])
-        self._end.note(End(end.position + len(rows), now_us))
+        until = end.position + len(rows)
+        self._end.note(End(until, now_us))
+        start, last = self._own
+        self._own = (start if last == end.position else end.position, until)
         return end.position
 
     def _insert_some(self, rows: Sequence[_Row]) -> None:
@@ -319,7 +325,9 @@ class SqliteLog:
             self._wal.give_back(descriptor)
 
     def _sync_all(self) -> None:
-        self._sync(self.bounds(0).end)
+        with self._reader() as reader:
+            end = _bounds(reader).end
+        self._sync(end)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -379,6 +387,8 @@ class SqliteLog:
                     break
             rows.close()
             if found and found[-1].position >= self._wal.end:
+                del found[max(0, self._acknowledged(_bounds(reader).end) - position) :]
+            if found and found[-1].position >= self._wal.end:
                 # Of another process, which may not have synced it yet. State that is made of it
                 # must not outlast it.
                 self._sync(found[-1].position + 1)
@@ -388,6 +398,18 @@ class SqliteLog:
                 if not bounds.first <= position <= bounds.end:
                     raise LogGap(0, position, bounds.first, bounds.end)
             return found
+
+    def _acknowledged(self, end: int) -> int:
+        """Before it is whatever any process may have acknowledged.
+
+        What this process has written and not synced yet is left out: nobody waits for it, and a
+        read would have to wait for a sync of its own.
+
+        Args:
+            end: of what is written.
+        """
+        start, last = self._own
+        return min(end, max(start, self._wal.end)) if end == last else end
 
     def _refuse_gap(self, reader: sqlite3.Connection, missing: int) -> NoReturn:
         """Positions here have no gaps: a record that is missing was truncated, or lost."""

@@ -1,6 +1,8 @@
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from relive.errors import BufferClosed, LogUnavailable
 from relive.log.log_end import End
 from relive.log.port import NewRecord
-from relive.log.sqlite import SqliteLog
+from relive.log.sqlite import FILE_NAME, SqliteLog
 
 RECORD = NewRecord(0, b"key", b"value")
 
@@ -46,31 +48,41 @@ def disk(log: SqliteLog, monkeypatch: pytest.MonkeyPatch) -> Disk:
     return disk
 
 
+def written(tmp_path: Path) -> int:
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as reader:
+        (count,) = reader.execute("SELECT count(*) FROM records").fetchone()
+    return int(count)
+
+
 def appending(log: SqliteLog, done: list[int]) -> threading.Thread:
     thread = threading.Thread(target=lambda: done.extend(log.append([RECORD])))
     thread.start()
     return thread
 
 
-def test_an_append_returns_only_after_a_sync_of_what_it_wrote(log: SqliteLog, disk: Disk) -> None:
+def test_an_append_returns_only_after_a_sync_of_what_it_wrote(
+    log: SqliteLog, disk: Disk, tmp_path: Path
+) -> None:
     disk.let_go.clear()
     done: list[int] = []
     thread = appending(log, done)
     assert disk.waiting.acquire(timeout=10.0)
-    assert log.bounds(0).end == 1, "synced before it was written"
+    assert written(tmp_path) == 1, "synced before it was written"
     assert done == []
     disk.let_go.set()
     thread.join(10.0)
     assert done == [0]
 
 
-def test_appends_write_while_another_one_waits_for_the_disk(log: SqliteLog, disk: Disk) -> None:
+def test_appends_write_while_another_one_waits_for_the_disk(
+    log: SqliteLog, disk: Disk, tmp_path: Path
+) -> None:
     disk.let_go.clear()
     done: list[int] = []
     threads = [appending(log, done) for _ in range(4)]
     for _ in threads:
         assert disk.waiting.acquire(timeout=10.0), "an append waited for another one's sync"
-    assert log.bounds(0).end == 4
+    assert written(tmp_path) == 4
     disk.let_go.set()
     for thread in threads:
         thread.join(10.0)
@@ -85,10 +97,10 @@ def test_after_a_failed_sync_nothing_is_written_until_the_log_is_opened_again(
     with pytest.raises(LogUnavailable, match="open the log again"):
         log.append([RECORD])
     disk.failure = None
-    end = log.bounds(0).end
+    end = written(tmp_path)
     with pytest.raises(LogUnavailable, match="Input/output error"):
         log.append([RECORD])
-    assert log.bounds(0).end == end
+    assert written(tmp_path) == end
     log.close()
     again = SqliteLog(tmp_path)
     assert again.append([RECORD]) == [end]
@@ -104,6 +116,51 @@ def test_syncs_that_run_side_by_side_have_a_descriptor_each(
     assert first != second
     log._wal.give_back(first)
     log._wal.give_back(second)
+
+
+def test_no_read_waits_for_what_this_process_has_not_acknowledged_yet(
+    log: SqliteLog, disk: Disk, tmp_path: Path
+) -> None:
+    log.append([RECORD])
+    assert disk.waiting.acquire(timeout=10.0)
+    disk.let_go.clear()
+    done: list[int] = []
+    threads = [appending(log, done) for _ in range(2)]
+    for _ in threads:
+        assert disk.waiting.acquire(timeout=10.0)
+    syncs = disk.syncs
+    assert log.bounds(0).end == 1
+    assert [record.position for record in log.read({0: 0})] == [0]
+    assert log.read({0: 1}) == []
+    assert disk.syncs == syncs, "a read waited for the disk"
+    disk.let_go.set()
+    for thread in threads:
+        thread.join(10.0)
+    assert log.bounds(0).end == 3
+    assert [record.position for record in log.read({0: 1})] == [1, 2]
+
+
+def test_what_another_process_wrote_before_an_append_under_way_is_read(
+    log: SqliteLog, disk: Disk, tmp_path: Path
+) -> None:
+    other = SqliteLog(tmp_path)
+    other.append([RECORD])
+    assert disk.waiting.acquire(timeout=10.0)
+    disk.let_go.clear()
+    thread = appending(log, [])
+    assert disk.waiting.acquire(timeout=10.0)
+    assert log.bounds(0).end == 1, "the other process acknowledged it"
+    reads: list[int] = []
+    reading = threading.Thread(target=lambda: reads.extend(r.position for r in log.read({0: 0})))
+    reading.start()
+    assert disk.waiting.acquire(timeout=10.0), "not known to be durable, and not synced"
+    disk.let_go.set()
+    for each in (thread, reading):
+        each.join(10.0)
+    assert reads == [0]
+    other.append([RECORD])
+    assert log.bounds(0).end == 3
+    other.close()
 
 
 def test_what_another_process_wrote_is_read_only_once_it_is_durable(
