@@ -487,6 +487,20 @@ def test_without_recording_only_outcomes_count(tmp_path: Path) -> None:
         assert (got.retrieval_count, got.success_count) == (2, 2)
 
 
+def test_what_was_found_can_be_looked_at_after_it_is_gone_and_the_buffer_closed(
+    tmp_path: Path,
+) -> None:
+    with open_buffer(tmp_path, record_retrievals=False) as buffer:
+        buffer.add(experience("x", question="?"))
+        buffer.flush()  # so that its record lies in a file
+        (hit,), (item,) = buffer.search(visual=[1.0, 2.0, 3.0], k=1), buffer.sample(1)
+        buffer.remove("x")
+        buffer.flush()
+    for found in (hit.experience, item.experience):
+        assert (found.id, found.question) == ("x", "?")
+        np.testing.assert_array_equal(found.visual, [1.0, 2.0, 3.0])
+
+
 def test_an_outcome_may_come_before_its_experience(buffer: ExperienceBuffer) -> None:
     buffer.report_outcome(None, "later", success=True)
     assert buffer.stats().parked == 1

@@ -35,7 +35,7 @@ from relive.consumers.payload_segments import (
 )
 from relive.consumers.store import DiskUse
 from relive.consumers.tables import AFTER_ALL, SEGMENTS, Tables
-from relive.core.tail import Changes, Table
+from relive.core.tail import Changes, Later, Table, later
 from relive.errors import StoreDamaged, StoreError, StoreIncompatible, StoreStopped
 
 _log = logging.getLogger(__name__)
@@ -101,6 +101,18 @@ class DurableStore:
         try:
             return [
                 None if packed is None else self._payloads.read(unpack_reference(packed))
+                for packed in self._tables.get_many(table, keys)
+            ]
+        finally:
+            self._payloads.unpin(ticket)
+
+    def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
+        if table is not Table.PAYLOADS:
+            return later(self._tables.get_many(table, keys))
+        ticket = self._payloads.pin()
+        try:
+            return [
+                None if packed is None else self._payloads.later(unpack_reference(packed))
                 for packed in self._tables.get_many(table, keys)
             ]
         finally:

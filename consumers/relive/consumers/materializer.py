@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TypeAlias
 
 from relive.consumers.committed import Committed, commit_entry, committed_now, last_committed
@@ -21,7 +22,7 @@ from relive.core.partition import partition_of
 from relive.core.results import Recovery, StateSource
 from relive.core.row import Row
 from relive.core.state import PartitionState, combined_digest
-from relive.core.tail import Changes, KeyValues, Table, Tail
+from relive.core.tail import Changes, KeyValues, Later, Table, Tail
 from relive.errors import (
     ConsumerStopped,
     LogGap,
@@ -510,6 +511,19 @@ class _Watched:
         try:
             return self._tables.get_many(table, keys)
         except (StateDamaged, StoreDamaged) as error:
+            raise self._damaged(error) from error
+
+    def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
+        try:
+            found = self._tables.get_later(table, keys)
+        except (StateDamaged, StoreDamaged) as error:
+            raise self._damaged(error) from error
+        return [None if read is None else partial(self._read, read) for read in found]
+
+    def _read(self, read: Later) -> bytes:
+        try:
+            return read()
+        except StoreDamaged as error:
             raise self._damaged(error) from error
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:

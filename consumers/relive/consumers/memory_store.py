@@ -9,7 +9,7 @@ from pathlib import Path
 from sortedcontainers import SortedDict
 
 from relive.consumers.store import DiskUse
-from relive.core.tail import Changes, Table
+from relive.core.tail import Changes, Later, Table, later
 from relive.errors import StoreError
 
 
@@ -27,6 +27,9 @@ class MemoryStore:
     def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
         entries = self._tables[table]
         return [entries.get(key) for key in keys]
+
+    def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
+        return later(self.get_many(table, keys))
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         entries = self._tables[table]

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from relive.consumers.store import DiskUse, StateStore
-from relive.core.tail import Changes, Table, Tail
+from relive.core.tail import Changes, Later, Table, Tail
 from relive.errors import StoreError
 
 
@@ -29,6 +29,9 @@ class OverlayStore:
 
     def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
         return self._tail.get_many(table, keys)
+
+    def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
+        return self._tail.get_later(table, keys)
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         entries = self._tail.scan(table, start, stop)

@@ -125,6 +125,10 @@ class PayloadFiles:
         """A payload; see `SegmentReader.read`."""
         return self._reader.read(reference)
 
+    def later(self, reference: Reference) -> Callable[[], bytes]:
+        """What reads a payload, also when it is gone by then; see `SegmentReader.later`."""
+        return self._reader.later(reference)
+
     def read_in_order(
         self, entries: Iterator[tuple[bytes, bytes]]
     ) -> Iterator[tuple[bytes, bytes]]:

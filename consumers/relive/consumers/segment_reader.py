@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -80,14 +81,11 @@ class SegmentReader:
             StoreDamaged: it is not what was written.
             StoreError: it cannot be read.
         """
-        number, offset, length, expected = reference
-        try:
-            payload = read_at(self._open(number).descriptor, length, offset)
-        except OSError as error:
-            raise StoreError(f"cannot read {self.path(number)}: {error}") from error
-        if len(payload) != length or crc32(payload) != expected:
-            raise self._damaged(reference)
-        return payload
+        return self._read(self._open(reference.segment), reference)
+
+    def later(self, reference: Reference) -> Callable[[], bytes]:
+        """What reads a payload, from a file that stays open for it. Raises as `read`."""
+        return partial(self._read, self._open(reference.segment), reference)
 
     def read_in_order(
         self, entries: Iterator[tuple[bytes, bytes]]
@@ -119,6 +117,16 @@ class SegmentReader:
     def close(self) -> None:
         """Close all files, once nobody reads from them."""
         self._open_files.clear()
+
+    def _read(self, file: _OpenFile, reference: Reference) -> bytes:
+        number, offset, length, expected = reference
+        try:
+            payload = read_at(file.descriptor, length, offset)
+        except OSError as error:
+            raise StoreError(f"cannot read {self.path(number)}: {error}") from error
+        if len(payload) != length or crc32(payload) != expected:
+            raise self._damaged(reference)
+        return payload
 
     def _read_run(
         self,

@@ -8,17 +8,21 @@ from typing import NamedTuple
 
 from relive.core.experience import Experience, experience_from
 from relive.core.priority import priority_at
-from relive.core.row import Row
+from relive.core.row import Row, packed_id, unpack_row
 from relive.core.settings import PriorityWeights
 from relive.core.state import PartitionState
+from relive.core.tail import Later
 from relive.index_service.segments import RowKey
 from relive.schemas import ExperienceRecorded, decode
 
 
 class Content(NamedTuple):
-    """A live row, and what makes its experience: readers often look at few, or at ids only."""
+    """A live experience's id, and what makes the experience.
 
-    row: Row
+    Readers often look at few, or at ids only: nothing else is read or decoded until then.
+    """
+
+    id: str
     experience: Callable[[], Experience]
 
 
@@ -38,9 +42,17 @@ def contents(
         live = state.live([keys[at].position for at in mine])
         for at, each in zip(mine, live, strict=True):
             if each is not None:
-                found[at] = Content(each[0], partial(experience_at, *each, weights, at_us))
+                row = number, keys[at].position, each[0]
+                make = partial(_made, row, each[1], weights, at_us)
+                found[at] = Content(packed_id(each[0]).decode(), make)
     there = [each for each in found if each is not None]
     return there if len(there) == len(keys) else None
+
+
+def _made(
+    packed: tuple[int, int, bytes], payload: Later, weights: PriorityWeights, at_us: int
+) -> Experience:
+    return experience_at(unpack_row(*packed), payload(), weights, at_us)
 
 
 def experience_at(row: Row, payload: bytes, weights: PriorityWeights, at_us: int) -> Experience:

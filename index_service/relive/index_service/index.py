@@ -203,11 +203,15 @@ class Index:
 
     def repeat(self, steps: Sequence[Step]) -> None:
         """Do what another index did since this one's rows were taken from it."""
-        for step in steps:
-            rows = np.empty((len(step.added), self.view.space.width), dtype=np.float32)
-            for at, (_, chunk, row) in enumerate(step.added):
-                rows[at] = chunk.matrix[row]
-            self.apply([key for key, _, _ in step.added], rows, step.removed, step.positions)
+        if not steps:
+            return
+        # At once: thousands of small steps keep the interpreter from searches.
+        added = [each for step in steps for each in step.added]
+        rows = np.empty((len(added), self.view.space.width), dtype=np.float32)
+        for at, (_, chunk, row) in enumerate(added):
+            rows[at] = chunk.matrix[row]
+        removed = [key for step in steps for key in step.removed]
+        self.apply([key for key, _, _ in added], rows, removed, steps[-1].positions)
 
     # Lists
 

@@ -185,6 +185,6 @@ class Searching:
         if there is None:
             return None
         return [
-            Hit(content.row.experience_id, score, content.experience, key.position)
+            Hit(content.id, score, content.experience, key.position)
             for content, (key, score) in zip(there, found, strict=True)
         ]

@@ -29,7 +29,7 @@ _CODE_ROWS = 8_192
 _CODE_LOSS = 0.01
 # Equal rows may differ by this much of a score in float32.
 _ROUNDING = 1e-5
-_CANDIDATES = (100, 200, 400, 800)
+_CANDIDATES = (50, 100, 200, 400, 800)
 
 
 class Recall(NamedTuple):

@@ -39,6 +39,9 @@ _WIDEN = 4
 Allowed: TypeAlias = Callable[[IndexArray, IndexArray], BoolArray]
 
 
+# Rows compared exactly for each one that is wanted, at least; fewer would miss some.
+_CANDIDATES_EACH = 4
+
 # Candidates of a GPU at least: it compares rows, not codes, but coarse ones.
 _ON_GPU = 100
 
@@ -163,7 +166,7 @@ class View:
                 yield allowed
         elif model is not None and listed:
             rows = sum(segment.size for segment in listed)
-            m = max(model.candidates_of(rows), 2 * wanted)
+            m = max(model.candidates_of(rows), _CANDIDATES_EACH * wanted)
             if m <= _MOST_CANDIDATES * rows:
                 scanned = _scanned(_unlisted(segments), scanner, query, wanted, margin)
                 if gpu is not None:

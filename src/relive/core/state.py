@@ -32,7 +32,7 @@ from relive.core.recent_ids import RecentIds, unpack_ids
 from relive.core.row import Row, pack_row, packed_id, unpack_row
 from relive.core.sealed import sealed, unsealed
 from relive.core.settings import EvictionPolicy, PriorityWeights, Settings
-from relive.core.tail import Table, Tail
+from relive.core.tail import Later, Table, Tail
 from relive.errors import StateDamaged, StoreError
 
 # Changed whenever the same log would give another state: older states are then rebuilt.
@@ -314,16 +314,17 @@ class PartitionState:
         if next(payloads, None) is not None:
             raise self._damaged(Table.ROWS, Table.PAYLOADS)
 
-    def live(self, positions: Sequence[int]) -> list[tuple[Row, bytes] | None]:
-        """The row and the record of each experience, or None if it is not live."""
+    def live(self, positions: Sequence[int]) -> list[tuple[bytes, Later] | None]:
+        """The packed row of each experience and what reads its record, or None if it is not live.
+
+        It is read as recorded, also when the experience is gone by then.
+        """
         keys = [self._number_key(position) for position in positions]
         rows = self._tables.get_many(Table.ROWS, keys)
-        payloads = self._tables.get_many(Table.PAYLOADS, keys)
+        payloads = self._tables.get_later(Table.PAYLOADS, keys)
         return [
-            None
-            if packed is None or payload is None
-            else (unpack_row(self.partition, position, packed), payload)
-            for position, packed, payload in zip(positions, rows, payloads, strict=True)
+            None if packed is None or payload is None else (packed, payload)
+            for packed, payload in zip(rows, payloads, strict=True)
         ]
 
     def payload(self, position: int) -> bytes | None:

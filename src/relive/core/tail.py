@@ -6,9 +6,10 @@ a store implements it, and a `Tail` implements it over a store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeAlias
 
 from sortedcontainers import SortedDict
 
@@ -32,6 +33,18 @@ class Table(StrEnum):
 Changes = Mapping[Table, Mapping[bytes, bytes | None]]
 
 
+Later: TypeAlias = Callable[[], bytes]
+
+
+def later(values: Sequence[bytes | None]) -> list[Later | None]:
+    """Values that are there already, as `KeyValues.get_later` gives them."""
+    return [None if value is None else partial(_itself, value) for value in values]
+
+
+def _itself(value: bytes) -> bytes:
+    return value
+
+
 class KeyValues(Protocol):
     """Ordered tables that can be read."""
 
@@ -40,6 +53,9 @@ class KeyValues(Protocol):
 
     def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
         """The value of each key, or None."""
+
+    def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
+        """As `get_many`, but what reads each value: as it is now, whenever it is called."""
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values with start <= key < stop, ascending."""
@@ -54,6 +70,9 @@ class NoState:
     def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
         return [None] * len(keys)
 
+    def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
+        return [None] * len(keys)
+
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         return iter(())
 
@@ -65,7 +84,7 @@ _ORDERED = frozenset({Table.WEAKEST, Table.USES, Table.PARKED, Table.PARKED_ORDE
 class Tail:
     """A changed view of other tables, which stay as they are.
 
-    One thread writes; `get` and `get_many` may be called from any thread.
+    One thread writes; `get`, `get_many` and `get_later` may be called from any thread.
     """
 
     def __init__(self, below: KeyValues) -> None:
@@ -86,6 +105,15 @@ class Tail:
             return self._below.get_many(table, keys)
         below = iter(self._below.get_many(table, theirs))
         return [changed[key] if key in changed else next(below) for key in keys]
+
+    def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
+        changed = self._changes[table]
+        theirs = [key for key in keys if key not in changed]
+        below = iter(self._below.get_later(table, theirs))
+        if len(theirs) == len(keys):
+            return list(below)
+        mine = iter(later([changed[key] for key in keys if key in changed]))
+        return [next(mine if key in changed else below) for key in keys]
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         changed = self._changes[table]

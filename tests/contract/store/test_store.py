@@ -59,6 +59,21 @@ def test_what_was_committed_is_read(store: StateStore) -> None:
     assert store.get(Table.META, b"b") is None
 
 
+@pytest.mark.parametrize("table", [Table.ROWS, Table.PAYLOADS])
+def test_what_is_read_later_is_as_it_was(store: StateStore, table: Table) -> None:
+    store.commit({table: {b"a": b"1" * 1_000, b"b": b""}})
+    a, b, missing = store.get_later(table, [b"a", b"b", b"c"])
+    assert a is not None
+    assert b is not None
+    assert missing is None
+    store.commit({table: {b"a": None, b"b": None}})
+    store.commit({table: {b"a": b"3" * 1_000}})
+    assert (a(), b()) == (b"1" * 1_000, b"")
+    assert store.get_later(table, [b"b"]) == [None]
+    store.close()
+    assert a() == b"1" * 1_000, "whoever found it may look at it after the store is closed"
+
+
 def test_a_commit_replaces_and_removes(store: StateStore) -> None:
     store.commit({Table.ROWS: {b"a": b"1", b"b": b"2"}})
     store.commit({Table.ROWS: {b"a": None, b"b": b"3", b"never there": None}})

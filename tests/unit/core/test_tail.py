@@ -32,6 +32,8 @@ def assert_reads_as(tables: KeyValues, model: Model, start: bytes, stop: bytes) 
         values = [model.get((table, key)) for key in keys]
         assert [tables.get(table, key) for key in keys] == values
         assert tables.get_many(table, keys) == values
+        readers = tables.get_later(table, keys)
+        assert [None if read is None else read() for read in readers] == values
 
 
 @given(WRITES, WRITES, WRITES, KEYS, KEYS)
