@@ -6,7 +6,6 @@ load, searches start at fixed times, and a late start is part of their latency.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from bench.measure import percentiles_ms, turns_ms
+from bench.memory import memory_mb, peak_memory
 from bench.workload import DIM, clustered, experience
 
 from relive.buffer import BufferConfig, ExperienceBuffer
@@ -24,7 +24,7 @@ from relive.buffer import BufferConfig, ExperienceBuffer
 Array = npt.NDArray[np.float32]
 
 K = 10
-QUERIES = 300
+QUERIES, IN_A_ROW = 300, 20
 REBUILDS = 10
 ADDS_PER_S, SEARCHES_PER_S = 200, 50
 QUIET_S = 30.0
@@ -103,13 +103,20 @@ def quiet(buffer: ExperienceBuffer, vectors: Array, queries: Array) -> dict[str,
         if recall(truth, theirs) >= share:
             break
     turn = iter(range(10**9))
+
+    def search() -> None:
+        query = queries[next(turn) % QUERIES]
+        buffer.search(visual=query[:DIM], text=query[DIM:], k=K)
+
     timed = turns_ms(
         {
-            "search": lambda: ours(next(turn) % QUERIES),
+            "search": search,
             "usearch_hnsw": lambda: hnsw.search(wanted[next(turn) % QUERIES], K),
             "faiss_flat": lambda: flat.search(wanted[next(turn) % QUERIES][None], K),
         },
-        QUERIES,
+        QUERIES // IN_A_ROW,
+        warm_up=2,
+        in_a_row=IN_A_ROW,
     )
     p50 = {name: times["p50_ms"] for name, times in timed.items()}
     return {
@@ -134,7 +141,6 @@ def rebuilds(buffer: ExperienceBuffer, queries: Array) -> dict[str, Any]:
         quiet_ms = open_loop(buffer, queries, lambda started: started >= QUIET_S)
         quiet_adds = added.per_second()
         before = memory_mb()
-        peak = [before]
         ended = threading.Event()
 
         def rebuild() -> None:
@@ -144,18 +150,13 @@ def rebuilds(buffer: ExperienceBuffer, queries: Array) -> dict[str, Any]:
             finally:
                 ended.set()
 
-        def watch() -> None:
-            while not ended.wait(0.05):
-                peak.append(memory_mb())
-
-        threads = [threading.Thread(target=rebuild), threading.Thread(target=watch)]
-        for thread in threads:
-            thread.start()
-        added.restart()
-        during_ms = open_loop(buffer, queries, lambda _: ended.is_set())
-        during_adds = added.per_second()
-        for thread in threads:
-            thread.join()
+        rebuilding = threading.Thread(target=rebuild)
+        with peak_memory() as peak:
+            rebuilding.start()
+            added.restart()
+            during_ms = open_loop(buffer, queries, lambda _: ended.is_set())
+            during_adds = added.per_second()
+            rebuilding.join()
     p99 = [percentiles_ms(times)["p99_ms"] for times in (quiet_ms, during_ms)]
     return {
         "rebuilds": REBUILDS,
@@ -164,8 +165,8 @@ def rebuilds(buffer: ExperienceBuffer, queries: Array) -> dict[str, Any]:
         "p99_during_over_quiet": round(p99[1] / p99[0], 2),
         "longest_pause_ms": round(1e3 * max(during_ms), 1),
         "adds_per_s": {"quiet": quiet_adds, "during": during_adds},
-        "memory_mb": {"steady": before, "peak": max(peak)},
-        "peak_over_steady": round(max(peak) / before, 2),
+        "memory_mb": {"steady": before, "peak": peak[0]},
+        "peak_over_steady": round(peak[0] / before, 2),
     }
 
 
@@ -220,23 +221,6 @@ def open_loop(
         buffer.search(visual=query[:DIM], text=query[DIM:], k=K)
         taken.append(time.monotonic() - due)
     return taken
-
-
-def memory_mb() -> float:
-    """Of this process and its children; what several have mapped counts once."""
-    total = 0
-    for process in [os.getpid(), *_children()]:
-        try:
-            rollup = Path(f"/proc/{process}/smaps_rollup").read_text()
-        except OSError:  # it has ended
-            continue
-        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
-    return round(total / 1024, 1)
-
-
-def _children() -> list[int]:
-    tasks = Path("/proc/self/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def reopened(path: Path, config: BufferConfig, queries: Array) -> dict[str, Any]:

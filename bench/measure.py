@@ -9,9 +9,17 @@ import numpy as np
 
 
 def turns_ms(
-    actions: Mapping[str, Callable[[], object]], turns: int, warm_up: int = 20
+    actions: Mapping[str, Callable[[], object]],
+    turns: int,
+    warm_up: int = 20,
+    *,
+    in_a_row: int = 1,
 ) -> dict[str, dict[str, float]]:
     """Time each action once per turn, so that a noisy machine is as noisy to all of them.
+
+    Args:
+        in_a_row: or so many times per turn, where one action's data would put another's out of the
+            processor's cache each time.
 
     Returns:
         p50 and p99 in milliseconds, by action.
@@ -19,10 +27,11 @@ def turns_ms(
     taken: dict[str, list[float]] = {name: [] for name in actions}
     for turn in range(warm_up + turns):
         for name, action in actions.items():
-            started = time.perf_counter()
-            action()
-            if turn >= warm_up:
-                taken[name].append(time.perf_counter() - started)
+            for _ in range(in_a_row):
+                started = time.perf_counter()
+                action()
+                if turn >= warm_up:
+                    taken[name].append(time.perf_counter() - started)
     return {name: percentiles_ms(times) for name, times in taken.items()}
 
 
