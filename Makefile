@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 PYTHON ?= python3
 
-.PHONY: help setup demo test faults soak check audit dist smoke format bench lock proto clean
+.PHONY: help setup demo test faults soak check audit dist smoke format bench docs lock proto clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,6 +49,9 @@ format: setup ## rewrite the sources in the house format
 
 bench: setup ## the benchmarks, as JSON on stdout
 	$(PY) -m bench
+
+docs: setup ## the manual, as a site in build/site
+	.venv/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/site
 
 proto: setup ## generate the RPC code from the .proto
 	$(PY) -m grpc_tools.protoc -I schemas --python_out=schemas --pyi_out=schemas --grpc_python_out=schemas schemas/relive/schemas/index.proto

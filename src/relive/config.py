@@ -90,8 +90,8 @@ class BufferConfig(BaseSettings):
         tls_ca: file (PEM); a client uses TLS, and trusts services with a certificate signed by
             these.
         tls_client_certificate, tls_client_key: files (PEM) that a client shows.
-        token: a client's; never shown. Or `token_file`, which holds nothing else. Files with
-            tokens must be their owner's only (mode 0600).
+        token, token_file: a client's token, never shown, or a file that holds nothing else. Files
+            with tokens must be their owner's only (mode 0600).
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.

@@ -1,0 +1,63 @@
+"""The settings, from the configuration model and its docstring."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import SecretStr
+
+from relive.config import ENV_PREFIX, BufferConfig
+
+_WORDS = {Path: "path", SecretStr: "secret text", str: "text", bool: "true or false"}
+_WORDS |= {int: "whole number", float: "number"}
+
+
+def config_reference() -> str:
+    """A table of all settings, in Markdown."""
+    lines = ["| setting | environment | type | default | |", "|---|---|---|---|---|"]
+    said = meanings()
+    for name, field in BufferConfig.model_fields.items():
+        kind, default = in_words(field.annotation), _shown(field.default)
+        lines.append(
+            f"| `{name}` | `{ENV_PREFIX}{name.upper()}` | {kind} | {default} | {said[name]} |"
+        )
+    return "\n".join(lines)
+
+
+def meanings() -> dict[str, str]:
+    """What the docstring's section `Attributes` says of each setting."""
+    text = inspect.getdoc(BufferConfig) or ""
+    section = text.partition("Attributes:\n")[2].partition("\n\n")[0]
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=    \w)", section):
+        names, _, meaning = entry.partition(":")
+        meaning = " ".join(meaning.split())
+        found.update(dict.fromkeys((name.strip() for name in names.split(",")), meaning))
+    return found
+
+
+def in_words(annotation: Any) -> str:
+    """A type as a user would say it."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return in_words(arguments[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(in_words(each) for each in arguments if each is not type(None))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return " or ".join(f"`{each.value}`" for each in annotation)
+    return _WORDS.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default.value if isinstance(default, Enum) else default}`"
