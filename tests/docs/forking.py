@@ -14,18 +14,22 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 # What stands on the PATH: hands over what it was called as, arguments, place and streams, and waits.
 COMMAND = """#!{python} -ISE
-import json, os, socket, sys
+import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     said = [sys.argv, os.getcwd(), dict(os.environ), os.getpgrp()]
     said = json.dumps(said).encode()
     socket.send_fds(server, [len(said).to_bytes(4, "big")], [0, 1, 2])
     server.sendall(said)
+    process = int.from_bytes(server.recv(4), "big")
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda number, _: os.kill(process, number))
     code = server.recv(1)
 sys.exit(code[0] if code else 1)
 """
@@ -68,8 +72,10 @@ def _answer(caller: socket.socket) -> NoReturn:
     arguments, place, environ, group = json.loads(said)
     child = os.fork()
     if child:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        caller.sendall(bytes([status % 256]))
+        with suppress(OSError):  # whoever asked may be gone
+            caller.sendall(child.to_bytes(4, "big"))
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            caller.sendall(bytes([status % 256]))
         os._exit(0)
     caller.close()
     os.setpgid(0, group)  # ends with the page

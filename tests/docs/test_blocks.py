@@ -23,7 +23,17 @@ from tests.docs.blocks import Block, blocks_of, localised, needs_kafka, service_
 
 ROOT = Path(__file__).parents[2]
 # Nothing that could be run; `{…}` are Sphinx's own.
-SHOWN = {"text", "toml", "json", "yaml", "promql", "{toctree}", "{eval-rst}", "{reference}"}
+SHOWN = {
+    "text",
+    "toml",
+    "json",
+    "yaml",
+    "promql",
+    "{toctree}",
+    "{eval-rst}",
+    "{include}",
+    "{reference}",
+}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [
     page for page in PAGES if any(b.kind in ("python", "sh") for b in blocks_of(page.read_text()))
