@@ -11,21 +11,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import SecretStr
 
-from relive.config import ENV_PREFIX, BufferConfig
+from relive.config import BufferConfig
 
 _WORDS = {Path: "path", SecretStr: "secret text", str: "text", bool: "true or false"}
 _WORDS |= {int: "whole number", float: "number"}
 
 
 def config_reference() -> str:
-    """A table of all settings, in Markdown."""
-    lines = ["| setting | environment | type | default | |", "|---|---|---|---|---|"]
+    """An item for each setting, in Markdown."""
+    lines = []
     said = meanings()
     for name, field in BufferConfig.model_fields.items():
         kind, default = in_words(field.annotation), _shown(field.default)
-        lines.append(
-            f"| `{name}` | `{ENV_PREFIX}{name.upper()}` | {kind} | {default} | {said[name]} |"
-        )
+        lines.append(f"- **`{name}`** ({kind}; {default}): {said[name]}")
     return "\n".join(lines)
 
 
@@ -57,7 +55,7 @@ def in_words(annotation: Any) -> str:
 
 def _shown(default: object) -> str:
     if default is None:
-        return "none"
+        return "unset"
     if isinstance(default, bool):
-        return f"`{str(default).lower()}`"
-    return f"`{default.value if isinstance(default, Enum) else default}`"
+        return f"default `{str(default).lower()}`"
+    return f"default `{default.value if isinstance(default, Enum) else default}`"

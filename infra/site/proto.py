@@ -15,7 +15,6 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 from grpc_tools import protoc
-
 from infra.site.folders import ROOT
 
 PROTO = "relive/schemas/index.proto"
@@ -56,11 +55,11 @@ def _service(
 ) -> Iterator[str]:
     yield f"\n## Service {service.name}\n"
     yield _paragraphs(comments.get(tuple(path), ""))
-    yield "\n| method | request | reply | |\n|---|---|---|---|"
+    yield ""
     for number, method in enumerate(service.method):
         said = _line(comments.get((*path, _METHOD, number), ""))
         request, reply = (_short(name) for name in (method.input_type, method.output_type))
-        yield f"| `{method.name}` | {_linked(request)} | {_linked(reply)} | {said} |"
+        yield f"- **`{method.name}`**: {_linked(request)} → {_linked(reply)}. {said}"
 
 
 def _message(message: DescriptorProto, path: Sequence[int], comments: Comments) -> Iterator[str]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-# What stands on the PATH: hands over what it was called as, arguments, place and streams, and waits.
+# What stands on the PATH: hands over its name, arguments, place and streams, and waits.
 COMMAND = """#!{python} -ISE
 import json, os, signal, socket, sys
 with socket.socket(socket.AF_UNIX) as server:

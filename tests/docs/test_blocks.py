@@ -16,10 +16,10 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from tests.docs.blocks import Block, blocks_of, localised, needs_kafka, service_ports
 
 from relive.testing.broker import Broker
 from relive.testing.ports import free_ports
-from tests.docs.blocks import Block, blocks_of, localised, needs_kafka, service_ports
 
 ROOT = Path(__file__).parents[2]
 # Nothing that could be run; `{…}` are Sphinx's own.
@@ -35,9 +35,13 @@ SHOWN = {
     "{reference}",
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN = [
-    page for page in PAGES if any(b.kind in ("python", "sh") for b in blocks_of(page.read_text()))
-]
+
+
+def to_run(page: Path) -> list[Block]:
+    return [b for b in blocks_of(page.read_text()) if b.kind in ("python", "sh") and not b.why_not]
+
+
+RUN = [page for page in PAGES if to_run(page)]
 
 
 def of(pages: list[Path], *, kafka: bool) -> list[object]:
@@ -52,7 +56,7 @@ def of(pages: list[Path], *, kafka: bool) -> list[object]:
 def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder of `relive`, and of `page`, which runs the blocks of one."""
     folder = tmp_path_factory.mktemp("commands")
-    command = [sys.executable, "-W", "error", "-m", "tests.docs.forking", folder]
+    command = [sys.executable, "-W", "error", "-m", "tests.docs.forking", str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
