@@ -13,8 +13,7 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "infra.site.directives",
-    "infra.site.folders",
+    "infra.site.sources",
 ]
 exclude_patterns = ["conf.py"]
 suppress_warnings = ["myst.header"]

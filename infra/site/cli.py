@@ -21,7 +21,7 @@ def cli_reference() -> str:
     text = html.unescape(get_docs_for_click(obj=command, ctx=context, name="relive"))
     # Its title is the page's. Examples in docstrings follow each other without an empty line.
     text = text.partition("\n")[2].replace("**Commands**", "Its commands")
-    text = re.sub(r"(?s)^.*?(?=Its commands)", "", text, count=1)
+    text = text.partition("\n## ")[1] + text.partition("\n## ")[2]
     text = re.sub(r"^Example: (.*)$", r"Example: `\1`", text, flags=re.MULTILINE)
     # Words in angle brackets would be taken for HTML.
     return re.sub(r"(?<!`)<(\w+)>(?!`)", r"\\<\1>", text)

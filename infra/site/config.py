@@ -24,7 +24,8 @@ def config_reference() -> str:
     for name, field in BufferConfig.model_fields.items():
         kind, default = in_words(field.annotation), _shown(field.default)
         lines.append(f"- **`{name}`** ({kind}; {default}): {said[name]}")
-    return "\n".join(lines)
+    # What the docstring leaves to modules is on a page.
+    return re.sub(r"`(relive\.[a-z_.]+)`", r"[\g<0>](rules.md)", "\n".join(lines))
 
 
 def meanings() -> dict[str, str]:

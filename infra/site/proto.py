@@ -15,8 +15,8 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 from grpc_tools import protoc
-from infra.site.folders import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 PROTO = "relive/schemas/index.proto"
 # Numbers of fields in the descriptors, which is how comments say what they belong to.
 _MESSAGE, _SERVICE, _FIELD, _METHOD, _SYNTAX = 4, 6, 2, 2, 12

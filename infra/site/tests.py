@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from infra.site.folders import ROOT
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def tests_reference() -> str:

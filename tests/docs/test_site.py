@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from infra.site.cli import cli_reference
 from infra.site.config import config_reference, in_words, meanings
-from infra.site.folders import lead_into_list
 from infra.site.proto import proto_reference
+from infra.site.sources import as_restructured_text, lead_into_list
 from pydantic import BaseModel
 from typer.main import get_command
 
@@ -140,3 +140,9 @@ def test_links_to_folders_of_tests_lead_into_their_list() -> None:
     assert lead_into_list(page, text) == (
         "[a](../reference/tests.md#testsfaults), [b](../../tests/conftest.py), [c](concepts.md)"
     )
+
+
+def test_formulas_in_the_docstrings_of_modules_stay_as_they_are() -> None:
+    assert as_restructured_text(["How much:", "", "    a = |b|", "    c", "", "and |d|."]) == [
+        "How much:", "", "::", "", "    a = |b|", "    c", "", r"and \|d\|.",
+    ]  # fmt: skip
