@@ -2,7 +2,8 @@
 
 The blocks are filled with Markdown made from the sources of the project. Links to files need
 nothing: the site brings those files along. A folder has no page of its own, so that
-`[tests/faults](../tests/faults)` becomes a link into the page that lists the tests.
+`[tests/faults](../tests/faults)` becomes a link into the page that lists the tests, and any other
+one, as well as a page that is not of the manual, is only named.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ REFERENCES: dict[str, Callable[[], str]] = {
     "tests": tests_reference,
 }
 _BLOCK = re.compile(r"^```\{reference\} (\w+)\n```$", re.MULTILINE)
-_LINK = re.compile(r"\]\(((?:\.\./)+[^)#\s]*)\)")
+_LINK = re.compile(r"(?<!!)\[([^]]*)\]\(((?:\.\./)+[^)#\s]*)(?:#[^)\s]*)?\)")
 
 
 def filled_in(text: str) -> str:
@@ -38,11 +39,12 @@ def lead_into_list(page: Path, text: str) -> str:
     """The text of a page, with its links to folders of tests turned into links to their list."""
 
     def replaced(link: re.Match[str]) -> str:
-        target = (page.parent / link[1]).resolve()
-        if not target.is_dir() or not target.is_relative_to(ROOT / "tests"):
-            return link[0]
-        up = "../" * (len(page.parent.relative_to(ROOT / "docs").parts))
-        return f"]({up}{LIST}#{anchor(str(target.relative_to(ROOT)))})"
+        target = (page.parent / link[2]).resolve()
+        if target.is_dir() and target.is_relative_to(ROOT / "tests"):
+            up = "../" * (len(page.parent.relative_to(ROOT / "docs").parts))
+            return f"[{link[1]}]({up}{LIST}#{anchor(str(target.relative_to(ROOT)))})"
+        elsewhere = target.suffix == ".md" and not target.is_relative_to(ROOT / "docs")
+        return link[1] if target.is_dir() or elsewhere else link[0]
 
     return _LINK.sub(replaced, text)
 

@@ -140,6 +140,10 @@ def test_links_to_folders_of_tests_lead_into_their_list() -> None:
     assert lead_into_list(page, text) == (
         "[a](../reference/tests.md#testsfaults), [b](../../tests/conftest.py), [c](concepts.md)"
     )
+    text = (
+        "[`infra`](../../infra), [the README](../../README.md#more), [running](../running.md#disk)"
+    )
+    assert lead_into_list(page, text) == "`infra`, the README, [running](../running.md#disk)"
 
 
 def test_formulas_in_the_docstrings_of_modules_stay_as_they_are() -> None:
