@@ -76,6 +76,7 @@ def run_page(page: Path, folder: Path, commands: Path, kafka: str = "") -> None:
     (folder / "blocks.json").write_text(json.dumps(blocks))
     (folder / "here").mkdir()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RELIVE_")}
+    environ["PYTEST_ADDOPTS"] = ""  # options meant for the tests around this one
     places = [commands, Path(sys.executable).parent, environ["PATH"]]
     environ["PATH"] = os.pathsep.join(map(str, places))
     with (folder / "said").open("w") as output:
