@@ -18,6 +18,8 @@ ALONE = ("", "cpu", "gpu", "kafka")
 ROOT = Path(__file__).parent
 TOOLS = Path(sys.executable).parent
 
+# Interpreters are those that are here: none is fetched, and a missing one is named.
+nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = False
 nox.options.stop_on_first_error = True
 
