@@ -92,6 +92,9 @@ class BufferConfig(BaseSettings):
         tls_client_certificate, tls_client_key: files (PEM) that a client shows.
         token: a client's; never shown. Or `token_file`, which holds nothing else. Files with
             tokens must be their owner's only (mode 0600).
+        metrics_listen: HOST:PORT at which a service has metrics for Prometheus; None for none.
+        metrics_insecure_listen: let that be beyond this machine: anyone there may read them.
+        log_format: of what services say on stderr: `text`, or `json`, an object a line.
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.
@@ -139,6 +142,9 @@ class BufferConfig(BaseSettings):
     tls_client_key: Path | None = None
     token: SecretStr | None = None
     token_file: Path | None = None
+    metrics_listen: str | None = None
+    metrics_insecure_listen: bool = False
+    log_format: Literal["text", "json"] = "text"
 
     def __init__(self, **values: Any) -> None:
         try:
