@@ -23,7 +23,11 @@ from relive.core.settings import (
 )
 from relive.errors import InvalidConfig
 from relive.index_service import GpuOptions, IndexOptions, ListOptions
-from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
+from relive.index_service.rpc_security import (
+    ClientSecurity,
+    ServerSecurity,
+    refuse_open_metrics,
+)
 from relive.index_service.rpc_tls import ClientTls, ServerTls
 from relive.index_service.sampling_limits import SamplingLimits
 
@@ -162,6 +166,8 @@ class BufferConfig(BaseSettings):
         for name, needed in _NEEDED_WITH:
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 raise InvalidConfig(needed, None, f"must be set where {name} is")
+        if self.metrics_listen is not None:
+            refuse_open_metrics(self.metrics_listen, self.metrics_insecure_listen)
         if self.token is not None and self.token_file is not None:
             raise InvalidConfig(
                 "token_file", str(self.token_file), "a token is set, too (RELIVE_TOKEN); give one"

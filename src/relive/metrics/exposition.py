@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any
 
 from relive.errors import InvalidConfig, MissingExtra
-from relive.index_service.rpc_address import host_and_port, is_loopback
+from relive.index_service.rpc_address import host_and_port
+from relive.index_service.rpc_security import refuse_open_metrics
 from relive.measures import Observed
 from relive.metrics.catalogue import CATALOGUE, Kind, Metric
 from relive.metrics.readings import Reader, Reading
@@ -84,14 +85,8 @@ class MetricsServer:
     def __init__(
         self, collector: MetricsCollector, listen: str, *, insecure_listen: bool = False
     ) -> None:
+        refuse_open_metrics(listen, insecure_listen)
         host, port = host_and_port("metrics_listen", listen)
-        if not insecure_listen and not is_loopback(host):
-            raise InvalidConfig(
-                "metrics_listen",
-                listen,
-                "would be open to the network, for anyone to read; listen on 127.0.0.1, or set "
-                "metrics_insecure_listen where the network itself is protected",
-            )
         prometheus = _prometheus()
         registry = prometheus.CollectorRegistry()
         registry.register(collector)

@@ -10,25 +10,26 @@ from relive.log import EventLog
 from relive.log.port import Bounds
 from relive.log.share import readable_partitions
 
+# A scrape has 10 s by default, and its other numbers matter most when the log does not answer.
+WAIT_S = 2.0
+
 
 class LogBounds:
     """The bounds of a log, looked up anew each time they are asked for, in a thread of its own.
 
     Args:
         log: stays the caller's.
-        wait_s: longest wait for it; then what was found before is given.
     """
 
-    def __init__(self, log: EventLog, wait_s: float = 2.0) -> None:
+    def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._wait_s = wait_s
         self._known: Mapping[int, Bounds] = {}
         self._looking: threading.Thread | None = None
         self._found = False
         self._lock = threading.Lock()
 
     def look(self) -> tuple[Mapping[int, Bounds], bool]:
-        """The bounds by partition, and whether they are of now."""
+        """The bounds by partition, and whether they are of now: else, of when they last could."""
         with self._lock:  # scrapes take turns
             if self._looking is None or not self._looking.is_alive():
                 self._found = False
@@ -36,7 +37,7 @@ class LogBounds:
                     target=self._look, name="relive-metrics-log", daemon=True
                 )
                 self._looking.start()
-            self._looking.join(self._wait_s)
+            self._looking.join(WAIT_S)
             return self._known, self._found and not self._looking.is_alive()
 
     def _look(self) -> None:

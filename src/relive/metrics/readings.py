@@ -71,11 +71,12 @@ class Reader:
     def read(self) -> list[Reading]:
         """Everything the source has to say now; nothing once it is closed."""
         try:
-            return list(self._read())
+            found = list(self._read())
         except Exception:
             if self._closed():
                 return []
             raise
+        return [] if self._closed() else found
 
     def _closed(self) -> bool:
         return self._bounds is not None and self._bounds[0].closed
