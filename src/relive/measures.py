@@ -17,7 +17,7 @@ LATENCY_BOUNDS_S = (
 )
 # Seconds: from one that is folded at once to one that waited for a process to come back.
 DELAY_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60, 300)
-SIZE_BOUNDS = tuple(float(2**power) for power in range(17))
+SHARE_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True, slots=True)

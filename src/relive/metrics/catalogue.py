@@ -241,12 +241,12 @@ SAMPLE_SECONDS = _histogram(
     _S, "sample_seconds", "Samples, waiting for limits included", "High: is a limit waited for?"
 )
 SAMPLED = _counter(_S, "sampled_experiences_total", "Experiences drawn since the process started")
-EFFECTIVE_SIZE = _histogram(
+EFFECTIVE_SHARE = _histogram(
     _S,
-    "sample_effective_size",
-    "Effective size of samples: how many equally likely experiences would say as much, "
-    "(Σw)²/Σw² with w = 1/probability",
-    "Far below the size of samples: few experiences dominate; lower alpha, or raise priority_floor",
+    "sample_effective_share",
+    "Effective size of samples as a share of their size: how many equally likely experiences "
+    "would say as much, (Σw)²/Σw² with w = 1/probability; of every eighth sample",
+    "Far below 1: few experiences dominate; lower alpha, or raise priority_floor",
 )
 SUCCESS_RATE = _gauge(
     _S,

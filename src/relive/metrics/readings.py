@@ -107,7 +107,7 @@ class Reader:
         yield Reading(c.SEARCH_SECONDS, (), measures.search_s.observed())
         yield Reading(c.SAMPLE_SECONDS, (), measures.sample_s.observed())
         yield Reading(c.SAMPLED, (), measures.sampled)
-        yield Reading(c.EFFECTIVE_SIZE, (), measures.effective_size.observed())
+        yield Reading(c.EFFECTIVE_SHARE, (), measures.effective_share.observed())
         rated, rate = engine.success_rate()
         yield Reading(c.WITH_OUTCOME, (), rated)
         if rated:

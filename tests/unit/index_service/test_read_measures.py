@@ -4,23 +4,23 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relive.index_service.read_measures import ReadMeasures, effective_size
+from relive.index_service.read_measures import ReadMeasures, effective_share
 
 
 @given(st.integers(1, 100), st.floats(1e-300, 1.0))
 def test_equally_likely_experiences_count_in_full(n: int, probability: float) -> None:
-    assert abs(effective_size(np.full(n, probability)) - n) < 1e-6 * n
+    assert abs(effective_share(np.full(n, probability)) - 1.0) < 1e-6
 
 
 @given(st.lists(st.floats(1e-9, 1.0), min_size=1))
 def test_the_effective_size_is_that_of_its_definition(probabilities: list[float]) -> None:
     weights = 1 / np.array(probabilities)
-    expected = weights.sum() ** 2 / (weights**2).sum()
-    assert abs(effective_size(np.array(probabilities)) - expected) < 1e-6 * len(weights)
+    expected = weights.sum() ** 2 / (weights**2).sum() / len(weights)
+    assert abs(effective_share(np.array(probabilities)) - expected) < 1e-6
 
 
 def test_an_empty_sample_is_a_sample_of_no_size() -> None:
     measures = ReadMeasures()
     measures.drew(np.zeros(0), 0.0)
     assert measures.sample_s.observed().count == 1
-    assert measures.effective_size.observed().count == 0
+    assert measures.effective_share.observed().count == 0
