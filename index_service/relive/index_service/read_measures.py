@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 from relive.core.priority import FloatArray
+from relive.core.results import SampleBatch
+from relive.core.sequences import SequenceBatch
 from relive.measures import SHARE_BOUNDS, Histogram
 
 # Looking takes 5 µs, a small sample 100.
@@ -18,7 +18,7 @@ class ReadMeasures:
         search_s: seconds that searches took; several at once are one.
         sample_s: seconds that samples took.
         effective_share: of every eighth sample; see `effective_share`.
-        sampled: experiences drawn.
+        sampled: experiences and sequences drawn.
     """
 
     def __init__(self) -> None:
@@ -28,23 +28,25 @@ class ReadMeasures:
         self.sampled = 0
         self._samples = 0
 
-    def searched(self, started_s: float) -> None:
-        """A search was answered; it began at this `time.perf_counter`."""
-        self.search_s.observe(time.perf_counter() - started_s)
+    def searched(self, _: object, seconds: float) -> None:
+        """A search was answered."""
+        self.search_s.observe(seconds)
 
-    def drew(self, probabilities: FloatArray, started_s: float) -> None:
-        """A sample was answered.
-
-        Args:
-            probabilities: of what was drawn.
-            started_s: `time.perf_counter` before.
-        """
-        self.sampled += len(probabilities)
-        if len(probabilities):
+    def sampled_batch(self, batch: SampleBatch, seconds: float) -> None:
+        """A sample was answered."""
+        if len(batch):
             if self._samples % _LOOK_AT_ONE_OF == 0:
-                self.effective_share.observe(effective_share(probabilities))
+                self.effective_share.observe(effective_share(batch.probabilities))
             self._samples += 1
-        self.sample_s.observe(time.perf_counter() - started_s)
+        self._drew(len(batch), seconds)
+
+    def sampled_sequences(self, batch: SequenceBatch, seconds: float) -> None:
+        """A sample of sequences was answered."""
+        self._drew(len(batch), seconds)
+
+    def _drew(self, count: int, seconds: float) -> None:
+        self.sampled += count
+        self.sample_s.observe(seconds)
 
 
 def effective_share(probabilities: FloatArray) -> float:

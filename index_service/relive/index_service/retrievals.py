@@ -137,6 +137,11 @@ class Retrievals:
         """Records that were dropped."""
         return self._recorder.lost
 
+    @property
+    def waiting(self) -> int:
+        """Searches and samples that wait to be recorded."""
+        return self._recorder.waiting
+
     def record(
         self,
         kind: str,

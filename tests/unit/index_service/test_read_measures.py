@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relive.core.results import SampleBatch
 from relive.index_service.read_measures import ReadMeasures, effective_share
 
 
@@ -19,8 +20,18 @@ def test_the_effective_size_is_that_of_its_definition(probabilities: list[float]
     assert abs(effective_share(np.array(probabilities)) - expected) < 1e-6
 
 
+def test_every_eighth_sample_is_looked_at() -> None:
+    measures = ReadMeasures()
+    drawn = SampleBatch("", None, {}, 0, 0.0, ids=["a", "b"], probabilities=np.array([0.5, 0.5]))
+    for _ in range(9):
+        measures.sampled_batch(drawn, 0.01)
+    assert measures.sampled == 18
+    assert measures.sample_s.observed().count == 9
+    assert measures.effective_share.observed().count == 2
+
+
 def test_an_empty_sample_is_a_sample_of_no_size() -> None:
     measures = ReadMeasures()
-    measures.drew(np.zeros(0), 0.0)
+    measures.sampled_batch(SampleBatch("", None, {}, 0, 0.0), 0.01)
     assert measures.sample_s.observed().count == 1
     assert measures.effective_share.observed().count == 0
