@@ -55,9 +55,14 @@ def effective_share(probabilities: FloatArray) -> float:
     So many draws of equal weight would estimate a mean as well.
 
     Args:
-        probabilities: above 0, of shape (n,), n at least 1.
+        probabilities: of shape (n,), n at least 1. One too small to be told from 0 counts as none.
     """
+    least = probabilities.min()
+    likely = probabilities
+    if least <= 0.0:
+        likely = probabilities[probabilities > 0.0]
+        least = likely.min(initial=1.0)
     # In relation to the largest weight, so that nothing overflows.
-    weights = probabilities.min() / probabilities
-    total = float(weights.sum())
-    return total * total / float(weights @ weights) / len(weights)
+    weights = least / likely
+    total, squares = float(weights.sum()), float(weights @ weights)
+    return total * total / squares / len(probabilities) if squares else 0.0

@@ -20,6 +20,12 @@ def test_the_effective_size_is_that_of_its_definition(probabilities: list[float]
     assert abs(effective_share(np.array(probabilities)) - expected) < 1e-6
 
 
+def test_what_is_as_good_as_never_drawn_counts_as_none() -> None:
+    assert effective_share(np.array([0.5, 0.5, 0.0, 0.0])) == 0.5
+    assert effective_share(np.array([5e-324, 1.0])) == 0.5
+    assert effective_share(np.zeros(3)) == 0.0
+
+
 def test_every_eighth_sample_is_looked_at() -> None:
     measures = ReadMeasures()
     drawn = SampleBatch("", None, {}, 0, 0.0, ids=["a", "b"], probabilities=np.array([0.5, 0.5]))
