@@ -15,20 +15,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
 from relive.client import Client, health
+from relive.consumers import Materializer, MemoryStore
 from relive.errors import PermissionDenied, Unauthenticated
+from relive.log import open_log
 from relive.metrics import MetricsCollector, metrics_text
 from relive.metrics.catalogue import CATALOGUE, Kind, Source
 from relive.metrics.reference import reference
 from relive.producers import Publisher
+
+if TYPE_CHECKING:
+    from relive.testing.broker import Broker
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "infra" / "monitoring"
@@ -291,6 +297,47 @@ def test_counters_end_in_total_and_nothing_else_does() -> None:
     for metric in CATALOGUE:
         assert metric.name.endswith("_total") is (metric.kind is Kind.COUNTER), metric
         assert metric.source in Source
+
+
+@pytest.mark.broker
+def test_a_broker_that_hangs_is_seen_and_holds_no_scrape_up(
+    kafka_broker: Broker, make_kafka_log: Callable[..., str]
+) -> None:
+    if kafka_broker.via == "address":
+        pytest.skip("the broker of RELIVE_TEST_KAFKA is not the test's to hurt")
+    url = make_kafka_log("--partitions", 2, "--visual-dim", 3)
+    log = open_log(url)
+    materializer = Materializer(log, MemoryStore())
+    registry = CollectorRegistry()
+    registry.register(MetricsCollector(materializer))
+
+    def scraped() -> dict[str, float]:
+        found: dict[str, float] = {}
+        for sample in (sample for family in registry.collect() for sample in family.samples):
+            found[sample.name] = found.get(sample.name, 0.0) + sample.value
+        return found
+
+    materializer.recover()
+    materializer.start()
+    try:
+        with Publisher(url) as publisher:
+            for _ in range(10):
+                publisher.publish(Experience(visual=VECTOR))
+            publisher.flush()
+        materializer.catch_up(timeout_s=PATIENCE_S)
+        before = scraped()
+        assert before["relive_experiences"] == before["relive_freshness_seconds_count"] == 10
+        assert before["relive_lag_events"] == 0
+        assert before["relive_log_reachable"] == 1
+        kafka_broker.pause()
+        now = scraped()
+        assert now["relive_log_reachable"] == 0
+        for name in ("relive_experiences", "relive_log_end_position", "relive_position"):
+            assert now[name] == before[name]
+    finally:
+        kafka_broker.ensure_running()
+        materializer.close()
+        log.close()
 
 
 # Traces

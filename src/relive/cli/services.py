@@ -150,10 +150,8 @@ def materialize(
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
     event_log = open_log(log)
     try:
-        with (
-            kept_state(event_log, directory, settings) as (materializer, snapshotter),
-            metrics_served(settings, materializer, snapshotter),
-        ):
+        metrics = partial(metrics_served, settings)
+        with kept_state(event_log, directory, settings, metrics) as (materializer, snapshotter):
             print_state(materializer, "caught up", as_json)
             if not once:
                 materializer.start()
