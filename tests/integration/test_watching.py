@@ -263,8 +263,8 @@ def test_panels_and_alerts_ask_for_what_is_exported(watched: Watched) -> None:
         for rule in group["rules"]
     ]
     dashboard = json.loads((MONITORING / "dashboard.json").read_text())
-    asked = [t["expr"] for panel in dashboard["panels"] for t in panel.get("targets", ())]
-    asked += [each["query"]["query"] for each in dashboard["templating"]["list"][1:]]
+    asked = [each["query"]["query"] for each in dashboard["templating"]["list"][1:]]
+    asked += panel_queries()
     shown = {name for query in asked for name in NAMES.findall(query)}
     alerted = {name for rule in rules for name in NAMES.findall(rule["expr"])}
     assert alerted <= exported
@@ -278,15 +278,30 @@ def test_panels_and_alerts_ask_for_what_is_exported(watched: Watched) -> None:
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
-def test_rules_and_configuration_parse() -> None:
+def test_rules_and_the_queries_of_panels_parse(tmp_path: Path) -> None:
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     assert config["rule_files"] == ["alerts.yml"]
     promtool = shutil.which(os.environ.get("RELIVE_PROMTOOL", "promtool"))
     assert promtool or not os.environ.get("CI")  # .ci/install brings it
-    if promtool:
-        check = [promtool, "check", "config", str(MONITORING / "prometheus.yml")]
-        done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+    if not promtool:
+        return
+    queries = tmp_path / "queries.yml"
+    rules = [{"record": f"query:{at}", "expr": expr} for at, expr in enumerate(panel_queries())]
+    queries.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": rules}]}))
+    for check in (["config", MONITORING / "prometheus.yml"], ["rules", queries]):
+        command = [promtool, "check", *map(str, check)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def panel_queries() -> list[str]:
+    """The queries of the dashboard, with what Grafana puts in place of its variables."""
+    dashboard = json.loads((MONITORING / "dashboard.json").read_text())
+    return [
+        target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*")
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", ())
+    ]
 
 
 def test_the_page_on_metrics_has_all_of_them() -> None:
@@ -378,6 +393,10 @@ def test_a_trace_goes_from_publishing_to_folding_to_the_search_that_found_it(
     assert (published.trace_id, published.span_id) in [
         (link.trace_id, link.span_id) for link in read.links
     ]
+
+    at = f"relive client sample at {watched.address}"
+    called = wait_for("agent", at, lambda span: span.trace_id == agent)
+    wait_for("serve", "relive sample", lambda span: span.parent_span_id == called.span_id)
 
 
 # Logs
