@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, NamedTuple, TypeAlias
 
@@ -59,7 +59,7 @@ class Reader:
             (Publisher, _publisher),
             (IndexServer, self._server),
             (Engine, self._engine),
-            (Materializer, self._fold),
+            (Materializer, self._materializer),
             (Snapshotter, self._snapshotter),
         )
         for kind, read in readers:
@@ -101,7 +101,7 @@ class Reader:
             yield from self._engine(engine)
 
     def _engine(self, engine: Engine) -> Readings:
-        self._log_bounds(engine.materializer)
+        bounds = self._log_bounds(engine.materializer).look()
         stats = engine.stats()
         measures = engine.measures
         yield Reading(c.SEARCH_SECONDS, (), measures.search_s.observed())
@@ -129,73 +129,85 @@ class Reader:
             if index.gpu is not None:
                 yield Reading(c.GPU_SERVING, (), index.gpu.state == GpuState.SERVING)
                 yield Reading(c.GPU_FAILURES, (), index.gpu.failures)
-        yield from self._fold(engine.materializer)
+        yield from _fold(engine.materializer, *bounds)
         if engine.snapshots is not None:
-            yield from self._kept(engine.materializer, engine.snapshots)
+            yield from _kept(engine.materializer, engine.snapshots, bounds[0])
 
-    def _fold(self, materializer: Materializer) -> Readings:
-        measures = materializer.measures
-        bounds, reachable = self._log_bounds(materializer).look()
-        readable = readable_partitions(materializer.log)
-        positions = materializer.positions()
-        behind = {p: max(0, bound.end - positions[p]) for p, bound in bounds.items()}
-        committed = materializer.committed
-        yield Reading(c.INFO, (version("relive"), str(FOLD_VERSION)), 1)
-        yield Reading(c.FOLDING, (), materializer.stopped is None)
-        yield Reading(c.LOG_REACHABLE, (), reachable)
-        for p in readable:
-            at = (str(p),)
-            yield Reading(c.POSITION, at, positions[p])
-            yield Reading(c.COMMITTED_POSITION, at, committed.positions[p] if committed else 0)
-        for p, bound in bounds.items():
-            at = (str(p),)
-            yield Reading(c.LOG_FIRST_POSITION, at, bound.first)
-            yield Reading(c.LOG_END_POSITION, at, bound.end)
-            yield Reading(c.LAG_EVENTS, at, behind[p])
-        for p, seconds in measures.lag_s(behind).items():
-            yield Reading(c.LAG_SECONDS, (str(p),), seconds)
-        yield Reading(c.VIEW_AGE, (), measures.age_s())
-        yield Reading(c.FRESHNESS, (), measures.freshness_s.observed())
-        yield Reading(c.FOLD_SECONDS, (), measures.fold_s.observed())
-        yield Reading(c.FOLDED, (), measures.events)
-        yield Reading(c.COMMIT_SECONDS, (), measures.commit_s.observed())
-        yield Reading(c.COMMIT_FAILURES, (), measures.commit_failures)
-        yield Reading(c.POISON, (), materializer.poison_in_a_row)
-        recovery = materializer.recovery
-        if recovery is not None:
-            yield Reading(c.RECOVERY_SECONDS, (), recovery.seconds)
-            yield Reading(c.RECOVERY_EVENTS, (), recovery.events_replayed)
-        if recovery is not None:  # or what a replay counts again would look like news
-            yield from _contents(materializer, readable)
+    def _materializer(self, materializer: Materializer) -> Readings:
+        yield from _fold(materializer, *self._log_bounds(materializer).look())
 
     def _snapshotter(self, snapshotter: Snapshotter) -> Readings:
-        yield from self._kept(snapshotter.materializer, snapshotter.snapshots)
-
-    def _kept(self, materializer: Materializer, snapshots: Snapshots) -> Readings:
-        """Snapshots, and how far the log reaches back before them and the state."""
-        readable = snapshots.readable(materializer.log.identity())
-        yield Reading(c.SNAPSHOTS, (), len(readable))
-        yield Reading(c.SNAPSHOT_BYTES, (), snapshots.own_bytes())
-        kept: dict[str, Mapping[int, int]] = {}
-        if materializer.committed is not None:
-            kept["state"] = materializer.committed.positions
-        if readable:
-            newest = readable[0]
-            kept["snapshot"] = newest.positions
-            folded = sum(materializer.positions().values())
-            yield Reading(c.SNAPSHOT_EVENTS, (), max(0, folded - newest.manifest.state.events))
-            written_s = _written_s(newest.path)
-            if written_s is not None:
-                yield Reading(c.SNAPSHOT_AGE, (), max(0.0, time.time() - written_s))
+        materializer = snapshotter.materializer
         bounds, _ = self._log_bounds(materializer).look()
-        for name, positions in kept.items():
-            for p, bound in bounds.items():
-                yield Reading(c.HEADROOM, (str(p), name), _headroom(positions[p], bound))
+        yield from _kept(materializer, snapshotter.snapshots, bounds)
 
     def _log_bounds(self, materializer: Materializer) -> LogBounds:
         if self._bounds is None or self._bounds[0] is not materializer:
             self._bounds = materializer, LogBounds(materializer.log)
         return self._bounds[1]
+
+
+def _fold(materializer: Materializer, bounds: Mapping[int, Bounds], reachable: bool) -> Readings:
+    measures = materializer.measures
+    readable = readable_partitions(materializer.log)
+    positions = materializer.positions()
+    behind = {p: max(0, bound.end - positions[p]) for p, bound in bounds.items()}
+    committed = materializer.committed
+    yield Reading(c.INFO, (_version(), str(FOLD_VERSION)), 1)
+    yield Reading(c.FOLDING, (), materializer.stopped is None)
+    yield Reading(c.LOG_REACHABLE, (), reachable)
+    for p in readable:
+        at = (str(p),)
+        yield Reading(c.POSITION, at, positions[p])
+        yield Reading(c.COMMITTED_POSITION, at, committed.positions[p] if committed else 0)
+    for p, bound in bounds.items():
+        at = (str(p),)
+        yield Reading(c.LOG_FIRST_POSITION, at, bound.first)
+        yield Reading(c.LOG_END_POSITION, at, bound.end)
+        yield Reading(c.LAG_EVENTS, at, behind[p])
+    for p, seconds in measures.lag_s(behind).items():
+        yield Reading(c.LAG_SECONDS, (str(p),), seconds)
+    yield Reading(c.VIEW_AGE, (), measures.age_s())
+    yield Reading(c.FRESHNESS, (), measures.freshness_s.observed())
+    yield Reading(c.FOLD_SECONDS, (), measures.fold_s.observed())
+    yield Reading(c.FOLDED, (), measures.events)
+    yield Reading(c.COMMIT_SECONDS, (), measures.commit_s.observed())
+    yield Reading(c.COMMIT_FAILURES, (), measures.commit_failures)
+    yield Reading(c.POISON, (), materializer.poison_in_a_row)
+    recovery = materializer.recovery
+    if recovery is not None:
+        yield Reading(c.RECOVERY_SECONDS, (), recovery.seconds)
+        yield Reading(c.RECOVERY_EVENTS, (), recovery.events_replayed)
+    if recovery is not None:  # or what a replay counts again would look like news
+        yield from _contents(materializer, readable)
+
+
+def _kept(
+    materializer: Materializer, snapshots: Snapshots, bounds: Mapping[int, Bounds]
+) -> Readings:
+    """Snapshots, and how far the log reaches back before them and the state."""
+    readable = snapshots.readable(materializer.log.identity())
+    yield Reading(c.SNAPSHOTS, (), len(readable))
+    yield Reading(c.SNAPSHOT_BYTES, (), snapshots.own_bytes())
+    kept: dict[str, Mapping[int, int]] = {}
+    if materializer.committed is not None:
+        kept["state"] = materializer.committed.positions
+    if readable:
+        newest = readable[0]
+        kept["snapshot"] = newest.positions
+        folded = sum(materializer.positions().values())
+        yield Reading(c.SNAPSHOT_EVENTS, (), max(0, folded - newest.manifest.state.events))
+        written_s = _written_s(newest.path)
+        if written_s is not None:
+            yield Reading(c.SNAPSHOT_AGE, (), max(0.0, time.time() - written_s))
+    for name, positions in kept.items():
+        for p, bound in bounds.items():
+            yield Reading(c.HEADROOM, (str(p), name), _headroom(positions[p], bound))
+
+
+@cache
+def _version() -> str:
+    return version("relive")
 
 
 def _headroom(kept: int, bound: Bounds) -> int:
