@@ -21,16 +21,17 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeAlias
 
 _log = logging.getLogger(__name__)
 
 # Links to what a read found: enough to go on from, and each costs the decoding of a record.
 MAX_LINKS = 10
 
-Attributes = Mapping[str, str | int | float | bool]
+P = ParamSpec("P")
+Attributes: TypeAlias = Mapping[str, str | int | float | bool]
 
 
 def tracing() -> Tracing | None:
@@ -64,6 +65,19 @@ def _span_id(event_id: bytes) -> int:
     return int.from_bytes(event_id[8:], "big") or 1
 
 
+def _harmless(told: Callable[P, None]) -> Callable[P, None]:
+    """What is told here of an event must not end the thread that sends or folds it."""
+
+    @functools.wraps(told)
+    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            told(*args, **kwargs)
+        except Exception:  # noqa: BLE001 - nothing of it is worth that
+            _log.warning("a span was lost", exc_info=True)
+
+    return tell
+
+
 class Tracing:
     """Makes spans and exports them over OTLP (HTTP), in the background.
 
@@ -93,6 +107,7 @@ class Tracing:
 
     # An experience
 
+    @_harmless
     def published(
         self,
         event_id: bytes,
@@ -124,6 +139,7 @@ class Tracing:
             span.set_status(self._trace.StatusCode.ERROR, type(error).__name__)
         span.end()
 
+    @_harmless
     def folded(self, events: Iterable[tuple[bytes, Attributes]], took_s: float) -> None:
         """Events were folded together, and can be found.
 

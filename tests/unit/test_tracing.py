@@ -44,3 +44,19 @@ def test_without_the_extra_it_is_said_once_and_all_goes_on(
         assert tracing() is None
     (said,) = [r.message for r in caplog.records if r.name == "relive.tracing"]
     assert "relive[tracing]" in said
+
+
+def test_a_span_that_cannot_be_made_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(CONFIGURED, "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")  # so that nothing is sent
+    traces = tracing()
+    assert traces is not None
+    with caplog.at_level(logging.WARNING):
+        traces.published(b"\1" * 16, 0.1, {"a": 1})
+        traces.folded([(b"\1" * 16, {"a": 1})], 0.1)
+        assert not caplog.records
+        traces.published(None, 0.1, {})  # type: ignore[arg-type]
+        traces.folded([(b"\1" * 16,)], 0.1)  # type: ignore[list-item]
+    assert [r.message for r in caplog.records] == ["a span was lost"] * 2

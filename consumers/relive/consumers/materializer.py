@@ -420,10 +420,6 @@ class Materializer:
                 self._follower(changes, self.positions())
             self._followed = self.positions()
             self._folded += folded
-            live = self._recovery is not None
-            self.measures.folded(records, folded, started_s, live=live)
-            if self._tracing is not None and live:  # what is replayed was traced long ago
-                self._trace(self._tracing, changes, time.perf_counter() - started_s)
         except ReliveError as error:
             self._stop(error)
             raise ConsumerStopped(f"folding has stopped: {error}") from error
@@ -431,6 +427,10 @@ class Materializer:
             # Half of an event may be in the state: never to be read or committed.
             self._stop(StoreError("folding failed half-way; reopen to recover from the log"))
             raise
+        live = self._recovery is not None
+        self.measures.folded(records, folded, started_s, live=live)
+        if self._tracing is not None and live:  # what is replayed was traced long ago
+            self._trace(self._tracing, changes, time.perf_counter() - started_s)
         if folded:
             if not self._uncommitted:
                 self._uncommitted_since = time.monotonic()

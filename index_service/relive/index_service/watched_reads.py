@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeAlias, TypeVar
 
 from relive.consumers import Materializer
 from relive.core.partition import partition_of
 from relive.core.results import SampleBatch, SearchResult
+from relive.errors import ReliveError
 from relive.schemas import ExperienceRecorded, decode
 from relive.tracing import MAX_LINKS, Tracing
 
@@ -51,7 +53,8 @@ def traced(
             if span.is_recording():
                 found = returned(result)
                 span.set_attribute("relive.returned", len(found))
-                tracing.link(span, _event_ids(materializer, found[:MAX_LINKS]))
+                with suppress(ReliveError):  # the read itself is answered
+                    tracing.link(span, _event_ids(materializer, found[:MAX_LINKS]))
         return result
 
     return with_span
