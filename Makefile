@@ -46,9 +46,9 @@ proto: setup ## generate the RPC code from the .proto
 
 lock: ## renew the locked requirements (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--extra cpu --extra kafka --extra demo --extra testing --group dev --group bench --group examples pyproject.toml requirements/build.in -o requirements/dev.txt
+		--extra cpu --extra kafka --extra metrics --extra tracing --extra demo --extra testing --group dev --group bench --group examples pyproject.toml requirements/build.in -o requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--extra cpu --extra kafka pyproject.toml -o requirements/serve.txt
+		--extra cpu --extra kafka --extra metrics --extra tracing pyproject.toml -o requirements/serve.txt
 
 clean: ## remove what setup and the tests made
 	rm -rf .venv .mypy_cache .ruff_cache dist build

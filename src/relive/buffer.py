@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -43,8 +44,10 @@ from relive.index_service.limits import DEFAULT_TIMEOUT_S
 from relive.index_service.priority_updates import record_priorities
 from relive.index_service.sampling_limits import SamplingLimits
 from relive.log import EventLog, Record, open_log
-from relive.producers.compose import Composer, everywhere, keyed_record
+from relive.measures import Histogram
+from relive.producers.compose import Composer, everywhere, keyed_record, now_us
 from relive.schemas import ExperienceRecorded
+from relive.tracing import tracing
 
 __all__ = ["BufferConfig", "Experience", "ExperienceBuffer", "Filter"]
 
@@ -99,9 +102,14 @@ class ExperienceBuffer:
 
     Every method may be called from any thread. Reads include every write acknowledged before,
     by this process or another. Open it with `open`.
+
+    Attributes:
+        append_s: seconds that adds and reports of outcomes waited for the log.
     """
 
     def __init__(self, path: Path, log: EventLog, engine: Engine, snapshots: Snapshots) -> None:
+        self.append_s = Histogram()
+        self._tracing = tracing()
         self._path = path
         self._snapshots = snapshots
         self._event_log = log
@@ -208,7 +216,9 @@ class ExperienceBuffer:
             retrieval_id, experience_id, success=success, reward=reward, revision=revision
         )
         record = keyed_record(event, self._event_log.partitions)
+        started_s = time.perf_counter()
         (position,) = self._event_log.append([record])
+        self.append_s.observe(time.perf_counter() - started_s)
         return Token(experience_id, record.partition, position)
 
     def update_priorities(
@@ -490,6 +500,11 @@ class ExperienceBuffer:
 
     # Life
 
+    @property
+    def engine(self) -> Engine:
+        """What answers its reads, for those who watch it; see `relive.metrics`."""
+        return self._engine
+
     def flush(self) -> None:
         """Make retrievals made so far count, and commit the state."""
         self._check_open()
@@ -612,10 +627,13 @@ class ExperienceBuffer:
         """Append admitted events; whatever happens, others may add their ids again."""
         records = [keyed_record(event, self._event_log.partitions) for event in new.values()]
         tokens: dict[str, Token] = {}
+        started_s = time.perf_counter()
         try:
             positions = self._event_log.append(records)
+            self.append_s.observe(time.perf_counter() - started_s)
+            acknowledged_us = now_us()
             appended = [
-                Record(record.partition, position, 0, record.key, record.value)
+                Record(record.partition, position, acknowledged_us, record.key, record.value)
                 for record, position in zip(records, positions, strict=True)
             ]
             for experience_id, record in zip(new, appended, strict=True):
@@ -623,6 +641,20 @@ class ExperienceBuffer:
             self._engine.offer(appended, list(new.values()))
         finally:
             self._settle(new, tokens)
+        if self._tracing is not None:
+            took_s = time.perf_counter() - started_s
+            for event in new.values():
+                token = tokens[event.experience_id]
+                self._tracing.published(
+                    event.event_id,
+                    took_s,
+                    {
+                        "relive.experience_id": token.id,
+                        "relive.partition": token.partition,
+                        "relive.position": token.position,
+                    },
+                    caller=self._tracing.here(),
+                )
         return tokens
 
     def _check_was_first(self, event: ExperienceRecorded, token: Token) -> None:

@@ -45,6 +45,7 @@ from relive.producers.compose import new_source
 from relive.replica import Replica
 from relive.replicas import ReplicaChannel, addresses
 from relive.schemas import index_pb2 as pb
+from relive.tracing import tracing
 
 __all__ = ["Client", "Filter", "health"]
 
@@ -107,6 +108,7 @@ class Client:
         self._timeout_s = _checked_timeout(timeout_s, InvalidConfig)
         self._source = new_source()
         self._closed = False
+        self._tracing = tracing()
         first, longest = _RECONNECT_MS
         security = (config or BufferConfig()).client_security()
         options: list[tuple[str, object]] = [
@@ -486,7 +488,11 @@ class Client:
         else:
             timeout_s = _checked_timeout(timeout_s, InvalidQuery)
         try:
-            return method(request, timeout=timeout_s, metadata=self._metadata)
+            if self._tracing is None:
+                return method(request, timeout=timeout_s, metadata=self._metadata)
+            with self._tracing.calling(name) as headers:
+                metadata = (*self._metadata, *headers)
+                return method(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as failure:
             if self._closed:
                 raise BufferClosed("the client") from failure

@@ -23,7 +23,11 @@ from relive.core.settings import (
 )
 from relive.errors import InvalidConfig
 from relive.index_service import GpuOptions, IndexOptions, ListOptions
-from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
+from relive.index_service.rpc_security import (
+    ClientSecurity,
+    ServerSecurity,
+    refuse_open_metrics,
+)
 from relive.index_service.rpc_tls import ClientTls, ServerTls
 from relive.index_service.sampling_limits import SamplingLimits
 
@@ -92,6 +96,9 @@ class BufferConfig(BaseSettings):
         tls_client_certificate, tls_client_key: files (PEM) that a client shows.
         token: a client's; never shown. Or `token_file`, which holds nothing else. Files with
             tokens must be their owner's only (mode 0600).
+        metrics_listen: HOST:PORT at which a service has metrics for Prometheus; None for none.
+        metrics_insecure_listen: let that be beyond this machine: anyone there may read them.
+        log_format: of what services say on stderr: `text`, or `json`, an object a line.
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.
@@ -139,6 +146,9 @@ class BufferConfig(BaseSettings):
     tls_client_key: Path | None = None
     token: SecretStr | None = None
     token_file: Path | None = None
+    metrics_listen: str | None = None
+    metrics_insecure_listen: bool = False
+    log_format: Literal["text", "json"] = "text"
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -156,6 +166,8 @@ class BufferConfig(BaseSettings):
         for name, needed in _NEEDED_WITH:
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 raise InvalidConfig(needed, None, f"must be set where {name} is")
+        if self.metrics_listen is not None:
+            refuse_open_metrics(self.metrics_listen, self.metrics_insecure_listen)
         if self.token is not None and self.token_file is not None:
             raise InvalidConfig(
                 "token_file", str(self.token_file), "a token is set, too (RELIVE_TOKEN); give one"

@@ -43,6 +43,18 @@ class InvalidConfig(FieldError):
     """Raised when a setting, a log URL or a combination of settings is refused."""
 
 
+class MissingExtra(ReliveError):
+    """Raised when an optional part is used whose packages are not installed.
+
+    Attributes:
+        extra: the extra of `relive` that brings them.
+    """
+
+    def __init__(self, extra: str, package: str) -> None:
+        self.extra = extra
+        super().__init__(f"needs {package}: pip install 'relive[{extra}]'")
+
+
 class DuplicateExperience(ReliveError):
     """Raised when an id is added again with other content than it was first recorded with."""
 

@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import grpc
@@ -293,7 +294,9 @@ class ReplicaChannel:
         ]
         try:
             others = [
-                self._threads.submit(self._asked, share, name, request, deadline, home=home)
+                self._threads.submit(
+                    copy_context().run, self._asked, share, name, request, deadline, home=home
+                )
                 for share, request in zip(shares[1:], asked[1:], strict=True)
             ]
         except RuntimeError as error:

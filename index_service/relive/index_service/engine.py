@@ -32,14 +32,17 @@ from relive.index_service.drawing import Drawing
 from relive.index_service.limits import DEFAULT_TIMEOUT_S
 from relive.index_service.priority_updates import Verdicts
 from relive.index_service.projections import IndexOptions, Projections
+from relive.index_service.read_measures import ReadMeasures
 from relive.index_service.retrievals import Retrievals
 from relive.index_service.sampling_limits import SampleGate
 from relive.index_service.scan import Scanner, installed_scanner
 from relive.index_service.searching import Searching
+from relive.index_service.watched_reads import of_sample, of_search, of_searches, timed, traced
 from relive.log import EventLog, Record
 from relive.log.share import readable_partitions, whole_identity
 from relive.producers.compose import now_us
 from relive.schemas import ExperienceRecorded
+from relive.tracing import tracing
 
 
 class Engine:
@@ -63,6 +66,7 @@ class Engine:
         sample, sample_sequences, episode: see `Drawing`.
         record_retrieval: see `Retrievals.record`.
         verdicts: on updates of priorities.
+        measures: of its reads.
 
     Raises:
         LogReplaced, StoreError: see `Materializer`.
@@ -85,6 +89,7 @@ class Engine:
         self._readable = readable_partitions(log)
         self._clock_us = clock_us
         self._scanner = scanner or installed_scanner()
+        self.measures = ReadMeasures()
         self.verdicts = Verdicts()
         self._gate = SampleGate(self._options.limits, lambda: self._projections.columns.size)
         try:
@@ -110,9 +115,19 @@ class Engine:
         self.record_retrieval = self._retrievals.record
         readers = self._materializer, self._projections, self._scanner, self._retrievals
         searching = Searching(*readers, self._readable, clock_us)
-        self.search, self.search_many = searching.search, searching.search_many
+        spans, fold = tracing(), self._materializer
+        self.search = timed(
+            traced(searching.search, "search", spans, fold, of_search), self.measures.searched
+        )
+        self.search_many = timed(
+            traced(searching.search_many, "search_many", spans, fold, of_searches),
+            self.measures.searched,
+        )
         drawing = Drawing(*readers, self._gate, self._readable, clock_us)
-        self.sample, self.sample_sequences = drawing.sample, drawing.sample_sequences
+        self.sample = timed(
+            traced(drawing.sample, "sample", spans, fold, of_sample), self.measures.sampled_batch
+        )
+        self.sample_sequences = timed(drawing.sample_sequences, self.measures.sampled_sequences)
         self.episode = drawing.episode
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
@@ -239,6 +254,26 @@ class Engine:
     def partitions(self) -> int:
         """Of the log."""
         return self._event_log.partitions
+
+    @property
+    def materializer(self) -> Materializer:
+        """What folds the log, for those who watch it."""
+        return self._materializer
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """The snapshots of the state, for those who watch them; None where none are taken."""
+        return None if self._snapshots is None else Snapshots(self._snapshots.directory)
+
+    @property
+    def retrievals_waiting(self) -> int:
+        """Searches and samples that wait to be recorded."""
+        return self._retrievals.waiting
+
+    def success_rate(self) -> tuple[int, float]:
+        """How many live experiences an outcome is known of, and the mean of their success rates."""
+        with self._materializer.locked():
+            return self._projections.filtering.columns.success_rate()
 
     @property
     def stopped(self) -> Exception | None:

@@ -281,6 +281,16 @@ class FilterColumns:
             found.append(block.positions[: len(mask)][mask & block.live[: len(mask)]])
         return found
 
+    def success_rate(self) -> tuple[int, float]:
+        """How many live rows an outcome is known of, and the mean of their success rates."""
+        rows, total = 0, 0.0
+        for block in self._blocks:
+            rates = block.success_rate[: block.count][block.live[: block.count]]
+            known = rates[~np.isnan(rates)]
+            rows += len(known)
+            total += float(known.sum())
+        return rows, total / rows if rows else 0.0
+
     # Read without it
 
     def missing(self, wanted: Filter) -> list[str]:

@@ -67,6 +67,22 @@ def refuse_exposure(listen: str, security: ServerSecurity, insecure_listen: bool
         )
 
 
+def refuse_open_metrics(listen: str, insecure_listen: bool) -> None:
+    """Refuse to show metrics, which ask for no token, where anyone could read them.
+
+    Raises:
+        InvalidConfig: says what to do instead.
+    """
+    host, _ = host_and_port("metrics_listen", listen)
+    if not insecure_listen and not is_loopback(host):
+        raise InvalidConfig(
+            "metrics_listen",
+            listen,
+            "would be open to the network, for anyone to read; listen on 127.0.0.1, or set "
+            "metrics_insecure_listen where the network itself is protected",
+        )
+
+
 def open_channel(
     target: str, security: ClientSecurity, options: list[tuple[str, object]]
 ) -> grpc.Channel:

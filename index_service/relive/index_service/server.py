@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -38,6 +38,7 @@ from relive.index_service.projections import IndexOptions
 from relive.index_service.rpc_address import host_and_port
 from relive.index_service.rpc_admission import Admission, CallEnded
 from relive.index_service.rpc_errors import abort
+from relive.index_service.rpc_measures import OK, RpcMeasures
 from relive.index_service.rpc_messages import MAX_MESSAGE_BYTES, SERVICE
 from relive.index_service.rpc_security import ServerSecurity, refuse_exposure
 from relive.index_service.rpc_service import IndexService
@@ -47,6 +48,7 @@ from relive.log import EventLog, log_share, open_log
 from relive.producers.compose import Composer
 from relive.schemas import SettingsChanged
 from relive.schemas import index_pb2 as pb
+from relive.tracing import tracing
 
 DEFAULT_LISTEN = "127.0.0.1:0"
 # More than a few keep each other from the interpreter; see `Admission`.
@@ -66,6 +68,8 @@ _REFUSING = 4
 # last as long as their callers like.
 _ASIDE, _REFLECTING = 8, 2
 _LOOK_EVERY_S = 0.2
+# In measures, of a call that ended before it was answered.
+_ENDED = "ended"
 # Replies that are on their way when the last call has ended.
 _SEND_S = 0.25
 # Of a call's time, what is kept for answering once a wait has ended in vain.
@@ -139,6 +143,9 @@ class IndexServer:
         security: encryption and authentication.
         insecure_listen: listen beyond this machine though it is not encrypted, or anyone may ask.
 
+    Attributes:
+        measures: what it measures of calls.
+
     Raises:
         InvalidConfig: `listen` makes no sense, cannot be listened on, or would be open to the
             network while `insecure_listen` is off; a file of `security` is of no use.
@@ -158,6 +165,8 @@ class IndexServer:
         insecure_listen: bool = False,
     ) -> None:
         refuse_exposure(listen, security, insecure_listen)
+        self._tracing = tracing()
+        self.measures = RpcMeasures(method.name for method in _METHODS.values())
         self._make_engine = make_engine
         self._event_log = log
         self._max_message_bytes = max_message_bytes
@@ -225,6 +234,20 @@ class IndexServer:
     def engine(self) -> Engine | None:
         """The engine; None until it is made."""
         return self._engine
+
+    @property
+    def phase(self) -> Phase:
+        """What it is doing."""
+        return self._phase
+
+    @property
+    def calls_shed(self) -> int:
+        """Calls that were refused because there were too many."""
+        return self._shed
+
+    def depths(self) -> tuple[int, int]:
+        """Calls that are being computed, and calls that wait for that."""
+        return self._admission.depths()
 
     def close(self, grace_s: float = GRACE_S) -> None:
         """Drain: accept no more calls, finish those that run, then close the engine.
@@ -307,16 +330,23 @@ class IndexServer:
         """A handler that returns the bytes of the reply, so that they are made only once."""
 
         def handle(messages: Iterator[bytes], context: Any) -> bytes:
+            started_s, answer = time.monotonic(), OK
             with self._counted():
                 try:
                     self._authorize(context, method.role, method.name)
                     return self._answer(method, messages, context)
                 except CallEnded:
+                    answer = _ENDED
                     return b""  # to nobody
                 except grpc.RpcError:
+                    answer = _ENDED
                     raise  # of a call that ended while its message was on its way
                 except Exception as failure:  # noqa: BLE001 - a call is answered, come what may
-                    abort(context, self._said(failure, method.name))
+                    said = self._said(failure, method.name)
+                    answer = type(said).__name__
+                    abort(context, said)
+                finally:
+                    self.measures.answered(method.name, answer, time.monotonic() - started_s)
 
         handle.experimental_thread_pool = self._threads  # type: ignore[attr-defined]
         return handle
@@ -328,10 +358,18 @@ class IndexServer:
     def _answer(self, method: _Method, messages: Iterator[bytes], context: Any) -> bytes:
         service = self._serving()
         ends = time.monotonic() + min(context.time_remaining(), self._max_call_s)
-        with self._admission.turn(_wait_s(ends), context.add_callback):
+        with (
+            self._traced(method, context),
+            self._admission.turn(_wait_s(ends), context.add_callback),
+        ):
             request = self._received(method, messages, context, ends)
             reply = getattr(service, method.name)(request, _wait_s(ends))
             return self._fitting(reply.SerializeToString(), method.less, request)
+
+    def _traced(self, method: _Method, context: Any) -> AbstractContextManager[object]:
+        if self._tracing is None:
+            return nullcontext()
+        return self._tracing.called(method.name, context.invocation_metadata() or ())
 
     def _received(
         self, method: _Method, messages: Iterator[bytes], context: Any, ends: float
@@ -468,6 +506,7 @@ class ServeConfig(Protocol):
 _SETTINGS_START = SettingsChanged._fields.index("reason") + 1
 
 OnListening: TypeAlias = Callable[[str], None]
+Beside: TypeAlias = Callable[[IndexServer], AbstractContextManager[object]]
 
 
 def serve(
@@ -484,6 +523,7 @@ def serve(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     grace_s: float = GRACE_S,
     on_listening: OnListening = lambda address: None,
+    beside: Beside = nullcontext,
 ) -> int:
     """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
 
@@ -496,6 +536,7 @@ def serve(
         listen, insecure_listen, max_workers, max_queued, max_message_bytes: see `IndexServer`.
         grace_s: how long running calls get to finish.
         on_listening: called with HOST:PORT once it listens, before it recovers.
+        beside: what else is served meanwhile, such as metrics; entered before it recovers.
 
     Returns:
         the exit status.
@@ -530,7 +571,7 @@ def serve(
             max_message_bytes=max_message_bytes,
             security=config.server_security(),
         )
-        with _signals() as stop, ThreadPoolExecutor(1) as background:
+        with _signals() as stop, ThreadPoolExecutor(1) as background, beside(server):
             server.start()
             try:
                 on_listening(server.address)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeAlias
 
 from relive.config import BufferConfig
 from relive.consumers import (
@@ -17,12 +18,24 @@ from relive.consumers import (
 )
 from relive.log import EventLog
 
+Beside: TypeAlias = Callable[[Materializer, Snapshotter], AbstractContextManager[object]]
+
 
 @contextmanager
 def kept_state(
-    log: EventLog, directory: Path, config: BufferConfig
+    log: EventLog,
+    directory: Path,
+    config: BufferConfig,
+    beside: Beside = lambda materializer, snapshotter: nullcontext(),
 ) -> Iterator[tuple[Materializer, Snapshotter]]:
     """The state in a directory, brought up to the log's end.
+
+    Args:
+        log: to fold.
+        directory: of the state.
+        config: how it is kept.
+        beside: what else goes on meanwhile, such as metrics; entered before the log is caught up
+            with.
 
     Raises:
         StoreInUse: another process owns it.
@@ -35,8 +48,9 @@ def kept_state(
     )
     snapshotter = Snapshotter(materializer, found.store, log, found.backend, options)
     try:
-        materializer.recover()
-        yield materializer, snapshotter
+        with beside(materializer, snapshotter):
+            materializer.recover()
+            yield materializer, snapshotter
     finally:
         snapshotter.close()
         materializer.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 from typing import Any, NoReturn
 
+from relive.cli.log_format import logs_are_json
 from relive.consumers import Materializer
 from relive.errors import FieldError, ReliveError
 
@@ -47,6 +49,10 @@ def print_state(materializer: Materializer, what: str, as_json: bool) -> None:
 def end_with(error: ReliveError) -> NoReturn:
     """Say what is wrong and exit: 2 for what the user gave, 1 for the rest."""
     code = 2 if isinstance(error, FieldError) else 1
+    if logs_are_json():
+        logging.getLogger("relive").critical("%s: %s", type(error).__name__, error)
+        if "--json" not in sys.argv:
+            sys.exit(code)
     if "--json" not in sys.argv:
         sys.stderr.write(f"relive: {type(error).__name__}: {error}\n")
         sys.exit(code)

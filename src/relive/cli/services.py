@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,20 @@ from rich.console import Console
 
 from relive.cli.demo import run_demo
 from relive.cli.kept_state import kept_state
-from relive.cli.options import AsJson, ConfigFile, Flags, LogUrl, StatePath, way_in
+from relive.cli.log_format import use_log_format
+from relive.cli.options import (
+    AsJson,
+    ConfigFile,
+    Flags,
+    LogFormat,
+    LogUrl,
+    MetricsListen,
+    StatePath,
+    way_in,
+)
 from relive.cli.output import print_result, print_state
 from relive.cli.stopping import stop_signal
+from relive.cli.watching import metrics_served
 from relive.config import BufferConfig
 from relive.errors import DeadlineExceeded, ServiceUnavailable
 from relive.log import open_log, parsed_partitions
@@ -80,6 +92,8 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="take only calls with one of its tokens; ROLE TOKEN"),
     ] = None,
+    metrics_listen: MetricsListen = None,
+    log_format: LogFormat = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,13 +103,17 @@ def serve(
     """
     from relive.index_service.server import serve as serve_until_stopped
 
+    use_log_format(log_format)
     flags = {
+        "metrics_listen": metrics_listen,
+        "log_format": log_format,
         "tls_certificate": tls_certificate,
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
         "tokens_file": tokens_file,
     }
     settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
+    use_log_format(settings.log_format)
     code = serve_until_stopped(
         path or settings.persistence_path,
         settings,
@@ -103,6 +121,7 @@ def serve(
         listen=listen,
         partitions=None if partitions is None else parsed_partitions(partitions),
         insecure_listen=insecure_listen,
+        beside=partial(metrics_served, settings),
         on_listening=lambda address: print_result(
             as_json, {"listening": address}, f"listening on {address}"
         ),
@@ -115,18 +134,24 @@ def materialize(
     path: StatePath = None,
     config: ConfigFile = None,
     once: Annotated[bool, typer.Option("--once", help="stop at the log's present end")] = False,
+    metrics_listen: MetricsListen = None,
+    log_format: LogFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Fold the log into durable state, until stopped.
 
     Example: relive materialize --log kafka://localhost:9092/experiences --path ./state
     """
-    settings = BufferConfig.load(config)
+    use_log_format(log_format)
+    flags = {"metrics_listen": metrics_listen, "log_format": log_format}
+    settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
+    use_log_format(settings.log_format)
     directory = path or settings.persistence_path
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
     event_log = open_log(log)
     try:
-        with kept_state(event_log, directory, settings) as (materializer, snapshotter):
+        metrics = partial(metrics_served, settings)
+        with kept_state(event_log, directory, settings, metrics) as (materializer, snapshotter):
             print_state(materializer, "caught up", as_json)
             if not once:
                 materializer.start()
