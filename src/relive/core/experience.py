@@ -240,6 +240,11 @@ def embedding_bytes(
     """
     if vector is None:
         return None
+    if type(vector) is np.ndarray and vector.dtype is _FLOAT32 and vector.ndim == 1:
+        if 1 <= vector.size <= MAX_DIM:
+            raw = vector.tobytes()
+            _check_finite(field_name, raw, error)
+            return raw
     try:
         given = np.asarray(vector)
     except ValueError as cause:  # ragged nested lists
