@@ -36,7 +36,7 @@ def record_writer(schema: dict[str, Any]) -> RecordWriter:
         "    return join(parts)",  # the only copy of an embedding
     ]
     known = {"join": b"".join, "long": _long, "length": _length, "pack": _double, "sized": _sized}
-    exec("\n".join(lines), known)  # noqa: S102 - of nothing but field numbers and fixed sizes
+    exec("\n".join(lines), known)  # of nothing but the numbers of fields, and fixed sizes
     return cast(RecordWriter, known["write_record"])
 
 
