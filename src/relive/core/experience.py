@@ -240,6 +240,8 @@ def embedding_bytes(
     """
     if vector is None:
         return None
+    if type(vector) is np.ndarray and vector.dtype is _FLOAT32 and vector.ndim == 1:
+        return _embedding_bytes(field_name, vector, error)  # as most are
     try:
         given = np.asarray(vector)
     except ValueError as cause:  # ragged nested lists
@@ -250,14 +252,16 @@ def embedding_bytes(
             f"array of shape {given.shape}, dtype {given.dtype}",
             "must be a one-dimensional array of numbers",
         )
-    if not 1 <= given.size <= MAX_DIM:
-        raise error(field_name, f"{given.size} numbers", f"dimensions are 1 to {MAX_DIM}")
-    if given.dtype == np.float32:
-        single = given.astype("<f4", copy=False)
-    else:
+    return _embedding_bytes(field_name, given, error)
+
+
+def _embedding_bytes(field_name: str, vector: npt.NDArray[Any], error: type[FieldError]) -> bytes:
+    if not 1 <= vector.size <= MAX_DIM:
+        raise error(field_name, f"{vector.size} numbers", f"dimensions are 1 to {MAX_DIM}")
+    if vector.dtype is not _FLOAT32:
         with np.errstate(over="ignore"):  # an overflow is found below, as infinity
-            single = given.astype("<f4")
-    raw = single.tobytes()
+            vector = vector.astype(_FLOAT32)
+    raw = vector.tobytes()
     _check_finite(field_name, raw, error)
     return raw
 

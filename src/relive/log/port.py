@@ -141,11 +141,12 @@ def check_records(records: Sequence[NewRecord], partitions: int) -> None:
     Raises:
         PayloadTooLarge, ValueError: as `EventLog.append` says.
     """
-    for record in records:
-        size = len(record.key) + len(record.value)
+    for partition, key, value in records:
+        size = len(key) + len(value)
         if size > MAX_RECORD_BYTES:
             raise PayloadTooLarge(size, MAX_RECORD_BYTES)
-        check_partition(record.partition, partitions)
+        if not 0 <= partition < partitions:
+            check_partition(partition, partitions)
 
 
 def check_partition(partition: int, partitions: int) -> None:
