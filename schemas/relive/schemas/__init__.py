@@ -8,6 +8,7 @@ from relive.schemas.events import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "ExperienceRetired",
     "ExperiencesRetrieved",
     "OutcomeReported",
+    "PrioritiesUpdated",
     "PriorityUpdated",
     "SettingsChanged",
     "decode",
