@@ -224,14 +224,14 @@ class BlockSums:
         return until
 
     def descend(
-        self, tier: int, at: Moment, rows: Inputs, blocks: IndexArray, rest: FloatArray
+        self, top: int, at: Moment, rows: Inputs, blocks: IndexArray, rest: FloatArray
     ) -> Drawn:
         """The rows at the given masses from the beginning of blocks of a tier."""
         count = len(blocks)
         ahead = np.arange(count)
         rest = np.maximum(rest, 0.0)
         until = np.zeros((_WIDTH + 1, count))
-        for tier in range(tier, 0, -1):
+        for tier in range(top, 0, -1):
             children, counts = self._blocks.children(tier, blocks)
             if tier > 1:
                 sums = self._tiers[tier - 2]
