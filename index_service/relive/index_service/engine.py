@@ -27,7 +27,7 @@ from relive.core.row import Row
 from relive.core.settings import Settings
 from relive.core.state import Counters
 from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery, NotInShare, StoreInUse
-from relive.index_service.contents import experience_at
+from relive.index_service.contents import stored
 from relive.index_service.drawing import Drawing
 from relive.index_service.limits import DEFAULT_TIMEOUT_S
 from relive.index_service.priority_updates import Verdicts
@@ -337,7 +337,7 @@ class Engine:
         payload = state.payload(row.position)
         if payload is None:
             return None
-        return experience_at(row, payload, state.settings.weights, self._clock_us())
+        return stored(row, payload, state.settings.weights, self._clock_us())()
 
     def _check_readable(self, name: str, value: object, partition: int) -> None:
         """Refuse to say anything of what lies outside the share."""

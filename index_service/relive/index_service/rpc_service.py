@@ -123,7 +123,7 @@ class IndexService:
             timeout_s=wait_s,
             recorded=not request.unrecorded,
         )
-        return self._of_log(sample_reply(batch))
+        return self._of_log(sample_reply(batch, request.schemas))
 
     def sample_sequences(self, request: Any, wait_s: float) -> Any:
         """The `SampleSequencesReply` to a `SampleSequencesRequest`."""

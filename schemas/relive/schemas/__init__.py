@@ -1,6 +1,6 @@
 """The events of the log, their Avro schemas, and the codec between the two."""
 
-from relive.schemas.codec import decode, encode
+from relive.schemas.codec import decode, encode, single_object_schema
 from relive.schemas.events import (
     BufferCleared,
     Event,
@@ -25,4 +25,5 @@ __all__ = [
     "SettingsChanged",
     "decode",
     "encode",
+    "single_object_schema",
 ]

@@ -77,6 +77,11 @@ def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None)
     return _event(schema.name, record, in_order=reader is None)
 
 
+def single_object_schema(raw: bytes) -> bytes | None:
+    """The fingerprint of the schema that wrote a record in single-object encoding; else None."""
+    return raw[2:HEADER_BYTES] if raw[:2] == SINGLE_OBJECT_MARKER else None
+
+
 def _framing(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> tuple[ReleasedSchema, int]:
     if raw[:2] == SINGLE_OBJECT_MARKER and len(raw) >= HEADER_BYTES:
         schema = schema_by_fingerprint().get(raw[2:HEADER_BYTES])

@@ -924,7 +924,12 @@ def test_priority_updates_are_taken_one_version_at_a_time() -> None:
 def test_priorities_in_one_event_do_what_they_do_in_events_of_their_own(
     updates: list[tuple[str, float, int]],
 ) -> None:
-    before = [recorded(1, "a"), recorded(2, "b"), prioritised(3, "b", 0.5, 0), recorded(4, "c")]
+    before: list[Event] = [
+        recorded(1, "a"),
+        recorded(2, "b"),
+        prioritised(3, "b", 0.5, 0),
+        recorded(4, "c"),
+    ]
     apart = folded_events(
         *before, *(prioritised(10 + at, *update) for at, update in enumerate(updates))
     )

@@ -63,7 +63,7 @@ def test_more_priorities_than_fit_a_record_are_several() -> None:
     assert all(len(record.value) < 1_000_000 for _, record in made)
     events = [decode(record.value) for _, record in made]
     assert events == [event for event, _ in made]
-    said = []
+    said: list[str] = []
     for event, record in made:
         assert isinstance(event, PrioritiesUpdated)
         assert {partition_of(each, PARTITIONS) for each in event.experience_ids} == {
