@@ -63,7 +63,7 @@ class Engine:
 
     Attributes:
         search, search_many: see `Searching`.
-        sample, sample_sequences, episode: see `Drawing`.
+        sample, sample_sequences, episode, episode_steps: see `Drawing`.
         record_retrieval: see `Retrievals.record`.
         verdicts: on updates of priorities.
         measures: of its reads.
@@ -128,7 +128,7 @@ class Engine:
             traced(drawing.sample, "sample", spans, fold, of_sample), self.measures.sampled_batch
         )
         self.sample_sequences = timed(drawing.sample_sequences, self.measures.sampled_sequences)
-        self.episode = drawing.episode
+        self.episode, self.episode_steps = drawing.episode, drawing.episode_steps
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
         self._heir: Heir | None = None

@@ -148,7 +148,8 @@ class IndexService:
         """The `EpisodeReply` to an `EpisodeRequest`."""
         self._make_fresh(request.freshness, wait_s)
         reply = pb.EpisodeReply(basis=self._basis())
-        for experience in self._engine.episode(request.episode_id):
+        for position, experience in self._engine.episode_steps(request.episode_id):
+            reply.positions.append(position)
             fill(reply.experiences.add(), experience)
         return reply
 

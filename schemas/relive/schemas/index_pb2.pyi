@@ -263,12 +263,14 @@ class EpisodeRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., episode_id: _Optional[str] = ...) -> None: ...
 
 class EpisodeReply(_message.Message):
-    __slots__ = ("basis", "experiences")
+    __slots__ = ("basis", "experiences", "positions")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     EXPERIENCES_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     experiences: _containers.RepeatedCompositeFieldContainer[Experience]
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experiences: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ...) -> None: ...
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experiences: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("freshness", "id")
