@@ -168,7 +168,7 @@ class Drawing:
         with self._materializer.locked() as states:
             steps = self._projections.episodes().steps(episode_id)
             found = _all(states, steps, self._clock_us())
-        return [(content.row.position, content.experience()) for content in found]
+            return [(key.position, c.experience()) for key, c in zip(steps, found, strict=True)]
 
     def _request(
         self,
