@@ -27,6 +27,7 @@ from relive.errors import BufferClosed, FieldError, InvalidConfig, InvalidExperi
 from relive.index_service.rpc_errors import error_from
 from relive.index_service.rpc_health import health as ask_health
 from relive.index_service.rpc_messages import (
+    DECODED,
     MAX_MESSAGE_BYTES,
     SERVICE,
     buffer_stats,
@@ -270,6 +271,7 @@ class Client:
             text=embedding_bytes("text", text, InvalidQuery),
             nearest_share=_number("nearest_share", nearest_share),
             filter=filter_message(checked_filter(filter)),
+            schemas=DECODED,
         )
         return sample_batch(self._call("sample", self._sample, request, timeout_s), bool(content))
 

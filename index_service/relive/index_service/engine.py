@@ -27,7 +27,7 @@ from relive.core.row import Row
 from relive.core.settings import Settings
 from relive.core.state import Counters
 from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery, NotInShare, StoreInUse
-from relive.index_service.contents import experience_at
+from relive.index_service.contents import stored
 from relive.index_service.drawing import Drawing
 from relive.index_service.limits import DEFAULT_TIMEOUT_S
 from relive.index_service.priority_updates import Verdicts
@@ -63,7 +63,7 @@ class Engine:
 
     Attributes:
         search, search_many: see `Searching`.
-        sample, sample_sequences, episode: see `Drawing`.
+        sample, sample_sequences, episode, episode_steps: see `Drawing`.
         record_retrieval: see `Retrievals.record`.
         verdicts: on updates of priorities.
         measures: of its reads.
@@ -128,7 +128,7 @@ class Engine:
             traced(drawing.sample, "sample", spans, fold, of_sample), self.measures.sampled_batch
         )
         self.sample_sequences = timed(drawing.sample_sequences, self.measures.sampled_sequences)
-        self.episode = drawing.episode
+        self.episode, self.episode_steps = drawing.episode, drawing.episode_steps
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
         self._heir: Heir | None = None
@@ -337,7 +337,7 @@ class Engine:
         payload = state.payload(row.position)
         if payload is None:
             return None
-        return experience_at(row, payload, state.settings.weights, self._clock_us())
+        return stored(row, payload, state.settings.weights, self._clock_us())()
 
     def _check_readable(self, name: str, value: object, partition: int) -> None:
         """Refuse to say anything of what lies outside the share."""

@@ -123,7 +123,7 @@ class IndexService:
             timeout_s=wait_s,
             recorded=not request.unrecorded,
         )
-        return self._of_log(sample_reply(batch))
+        return self._of_log(sample_reply(batch, request.schemas))
 
     def sample_sequences(self, request: Any, wait_s: float) -> Any:
         """The `SampleSequencesReply` to a `SampleSequencesRequest`."""
@@ -148,7 +148,8 @@ class IndexService:
         """The `EpisodeReply` to an `EpisodeRequest`."""
         self._make_fresh(request.freshness, wait_s)
         reply = pb.EpisodeReply(basis=self._basis())
-        for experience in self._engine.episode(request.episode_id):
+        for position, experience in self._engine.episode_steps(request.episode_id):
+            reply.positions.append(position)
             fill(reply.experiences.add(), experience)
         return reply
 

@@ -29,6 +29,10 @@ CONFLUENT_HEADER_BYTES = 5
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 _EVENT_TYPE_BY_NAME = {event_type.__name__: event_type for event_type in EVENT_TYPES}
+_ARRAYS = {
+    "ExperiencesRetrieved": ("experience_ids", "scores", "positions"),
+    "PrioritiesUpdated": ("experience_ids", "priorities", "expected_versions"),
+}
 
 
 @cache
@@ -73,6 +77,11 @@ def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None)
     return _event(schema.name, record, in_order=reader is None)
 
 
+def single_object_schema(raw: bytes) -> bytes | None:
+    """The fingerprint of the schema that wrote a record in single-object encoding; else None."""
+    return raw[2:HEADER_BYTES] if raw[:2] == SINGLE_OBJECT_MARKER else None
+
+
 def _framing(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> tuple[ReleasedSchema, int]:
     if raw[:2] == SINGLE_OBJECT_MARKER and len(raw) >= HEADER_BYTES:
         schema = schema_by_fingerprint().get(raw[2:HEADER_BYTES])
@@ -89,8 +98,7 @@ def _framing(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> tuple[Re
 
 
 def _event(name: str, record: dict[str, Any], *, in_order: bool) -> Event:
-    if name == "ExperiencesRetrieved":
-        for field in ("experience_ids", "scores", "positions"):
-            record[field] = tuple(record[field])
+    for field in _ARRAYS.get(name, ()):
+        record[field] = tuple(record[field])
     event_type = _EVENT_TYPE_BY_NAME[name]
     return event_type._make(record.values()) if in_order else event_type(**record)

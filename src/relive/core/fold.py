@@ -7,7 +7,7 @@ machine that reads the same log holds the same state, whatever the batches and r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
@@ -25,6 +25,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
     decode,
@@ -76,19 +77,13 @@ class SettingsAdopted(NamedTuple):
     settings: Settings
 
 
-class Verdict(StrEnum):
-    """What became of a trainer's priority."""
-
-    UPDATED = "updated"
-    STALE = "stale"
-    UNKNOWN = "unknown"
-
-
 class Judged(NamedTuple):
-    """A trainer's priority was taken, or why not."""
+    """Of a trainer's priorities in one event, how many were taken, and why others were not."""
 
     event_id: bytes
-    verdict: Verdict
+    updated: int
+    stale: int
+    unknown: int
 
 
 class Quarantined(NamedTuple):
@@ -259,8 +254,9 @@ def _experiences_retrieved(
     checked_id("retrieval_id", event.retrieval_id)
     register = _register(event.retrieval_id, cited=True)
     changes: list[Change] = []
+    rows = state.rows_of(event.experience_ids)
     for experience_id in dict.fromkeys(event.experience_ids):
-        row = state.row(experience_id)
+        row = rows.get(experience_id)
         if row is None:
             state.counters.orphans += 1
         elif state.use(row, register) is None:
@@ -274,17 +270,48 @@ def _experiences_retrieved(
 
 def _priority_updated(state: PartitionState, event: PriorityUpdated, raw: bytes) -> list[Change]:
     priority = not_negative("priority", event.priority)
-    row = state.row(event.experience_id)
-    if row is None:
-        state.counters.unknown_updates += 1
-        return [Judged(event.event_id, Verdict.UNKNOWN)]
-    if row.version != event.expected_version:
-        state.counters.stale_updates += 1
-        return [Judged(event.event_id, Verdict.STALE)]
-    changed = row._replace(given_priority=priority, version=row.version + 1)
-    state.change_row(row, changed)
-    state.counters.priority_updates += 1
-    return [Updated(changed), Judged(event.event_id, Verdict.UPDATED)]
+    update = event.experience_id, priority, event.expected_version
+    return _judged(state, event.event_id, [update])
+
+
+def _priorities_updated(
+    state: PartitionState, event: PrioritiesUpdated, raw: bytes
+) -> list[Change]:
+    columns = event.experience_ids, event.priorities, event.expected_versions
+    if len(set(map(len, columns))) > 1:
+        raise _Conflict(f"the columns are of different lengths: {list(map(len, columns))}")
+    for priority in event.priorities:
+        not_negative("priorities", priority)
+    return _judged(state, event.event_id, list(zip(*columns, strict=True)))
+
+
+def _judged(
+    state: PartitionState, event_id: bytes, updates: Sequence[tuple[str, float, int]]
+) -> list[Change]:
+    """Take those of the version that the row has.
+
+    Args:
+        updates: id, priority and expected version of each.
+    """
+    changes: list[Change] = []
+    stale = unknown = 0
+    rows = state.rows_of([experience_id for experience_id, _, _ in updates])
+    for experience_id, priority, expected_version in updates:
+        row = rows.get(experience_id)
+        if row is None:
+            unknown += 1
+        elif row.version != expected_version:
+            stale += 1
+        else:
+            changed = row._replace(given_priority=priority, version=row.version + 1)
+            state.change_row(row, changed)
+            rows[experience_id] = changed
+            changes.append(Updated(changed))
+    updated = len(changes)
+    state.counters.priority_updates += updated
+    state.counters.stale_updates += stale
+    state.counters.unknown_updates += unknown
+    return [*changes, Judged(event_id, updated, stale, unknown)]
 
 
 def _experience_retired(
@@ -338,6 +365,7 @@ _FOLDS: dict[type[Event], Callable[[PartitionState, Any, bytes], list[Change]]] 
     OutcomeReported: _outcome_reported,
     ExperiencesRetrieved: _experiences_retrieved,
     PriorityUpdated: _priority_updated,
+    PrioritiesUpdated: _priorities_updated,
     ExperienceRetired: _experience_retired,
     BufferCleared: _buffer_cleared,
     SettingsChanged: _settings_changed,

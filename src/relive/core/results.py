@@ -13,6 +13,7 @@ import numpy.typing as npt
 from relive.core.batch_columns import Columns, content_columns
 from relive.core.experience import Experience
 from relive.core.priority import FloatArray
+from relive.core.stored_experience import StoredExperience, UnreadExperience
 from relive.errors import InvalidQuery
 
 
@@ -169,6 +170,13 @@ class SampledItem:
         if not isinstance(self._experience, Experience):
             self._experience = self._experience()
         return self._experience
+
+    @property
+    def stored(self) -> StoredExperience | None:
+        """The experience as it is stored, while it is not made of that yet."""
+        if isinstance(self._experience, UnreadExperience):
+            self._experience = self._experience.read()
+        return self._experience if isinstance(self._experience, StoredExperience) else None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SampledItem):

@@ -36,7 +36,7 @@ from relive.core.tail import Later, Table, Tail
 from relive.errors import StateDamaged, StoreError
 
 # Changed whenever the same log would give another state: older states are then rebuilt.
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 
 RECENT_CHUNK = 1_000
 MAX_REASON_BYTES = 1_000
@@ -273,6 +273,19 @@ class PartitionState:
         """The live row of an experience."""
         found = self._tables.get(Table.IDS, self._prefix + hash16(experience_id))
         return None if found is None else self.row_at(_NUMBER.unpack(found)[0])
+
+    def rows_of(self, experience_ids: Sequence[str]) -> dict[str, Row]:
+        """The live rows of experiences, of those that have one."""
+        wanted = list(dict.fromkeys(experience_ids))
+        keys = [self._prefix + hash16(experience_id) for experience_id in wanted]
+        places = self._tables.get_many(Table.IDS, keys)
+        there = [(i, place) for i, place in zip(wanted, places, strict=True) if place is not None]
+        packed = self._tables.get_many(Table.ROWS, [self._prefix + place for _, place in there])
+        return {
+            experience_id: unpack_row(self.partition, _NUMBER.unpack(place)[0], row)
+            for (experience_id, place), row in zip(there, packed, strict=True)
+            if row is not None
+        }
 
     def row_at(self, position: int) -> Row | None:
         """The live row of the experience recorded at a position."""

@@ -18,6 +18,7 @@ from relive.core.fold import (
     Cause,
     Change,
     Cleared,
+    Judged,
     Quarantined,
     Removed,
     SettingsAdopted,
@@ -37,6 +38,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
     encode,
@@ -99,6 +101,11 @@ def retrieved(number: int, retrieval_id: str, ids: Sequence[str]) -> Experiences
 
 def prioritised(number: int, experience_id: str, priority: float, version: int) -> PriorityUpdated:
     return PriorityUpdated(event_id(number), "test", number, experience_id, priority, version)
+
+
+def all_prioritised(number: int, *updates: tuple[str, float, int]) -> PrioritiesUpdated:
+    columns = zip(*updates, strict=True) if updates else ((), (), ())
+    return PrioritiesUpdated(event_id(number), "test", number, *columns)
 
 
 def retired(number: int, experience_id: str) -> ExperienceRetired:
@@ -209,16 +216,13 @@ class Model:
                         row.retrievals.add(f"r:{event.retrieval_id}")
                         self.tally("retrievals")
             case PriorityUpdated():
-                if not math.isfinite(event.priority) or event.priority < 0:
-                    return False
-                row = self.rows.get(event.experience_id)
-                if row is None:
-                    self.tally("unknown_updates")
-                elif row.version != event.expected_version:
-                    self.tally("stale_updates")
-                else:
-                    row.given, row.version = event.priority, row.version + 1
-                    self.tally("priority_updates")
+                return self.prioritise(
+                    [event.experience_id], [event.priority], [event.expected_version]
+                )
+            case PrioritiesUpdated():
+                return self.prioritise(
+                    event.experience_ids, event.priorities, event.expected_versions
+                )
             case ExperienceRetired():
                 if self.rows.pop(event.experience_id, None) is not None:
                     self.tally("removals")
@@ -227,6 +231,24 @@ class Model:
                 self.tally("clears")
             case SettingsChanged():
                 return self.adopt(event)
+        return True
+
+    def prioritise(
+        self, ids: Sequence[str], priorities: Sequence[float], versions: Sequence[int]
+    ) -> bool:
+        if not len(ids) == len(priorities) == len(versions):
+            return False
+        if not all(math.isfinite(priority) and priority >= 0 for priority in priorities):
+            return False
+        for experience_id, priority, version in zip(ids, priorities, versions, strict=True):
+            row = self.rows.get(experience_id)
+            if row is None:
+                self.tally("unknown_updates")
+            elif row.version != version:
+                self.tally("stale_updates")
+            else:
+                row.given, row.version = priority, row.version + 1
+                self.tally("priority_updates")
         return True
 
     def record(self, position: int, raw: bytes, event: ExperienceRecorded) -> bool:
@@ -409,6 +431,16 @@ FLAWS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
         {"visual": vector(2, math.inf)},
     ]
 )
+PRIORITIES = st.sampled_from([0.0, 0.2, 3.0, 3.0, 0.7, math.nan, -1.0])
+VERSIONS = st.integers(0, 2)
+COLUMNS_OF_ONE_LENGTH = st.lists(
+    st.tuples(IDS, st.sampled_from([0.0, 0.2, 3.0]), VERSIONS), min_size=1, max_size=5
+).map(lambda updates: tuple(zip(*updates, strict=True)))
+COLUMNS = st.tuples(
+    st.lists(IDS, max_size=2).map(tuple),
+    st.lists(PRIORITIES, max_size=2).map(tuple),
+    st.lists(VERSIONS, max_size=2).map(tuple),
+)
 SETTINGS = st.fixed_dictionaries(
     {
         "capacity": st.sampled_from([0, 1, 2, 3, 5, 100]),
@@ -425,7 +457,7 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> Log:
     """Records of one partition: few ids, so that much happens to each; some sent twice."""
     made: Log = []
     kinds = ["record"] * 6 + ["outcome"] * 4 + ["retrieval"] * 3
-    kinds += ["priority", "priority", "retire", "repeat", "repeat", "settings"]
+    kinds += ["priority", "priorities", "priorities", "retire", "repeat", "repeat", "settings"]
     kinds += ["clear", "flawed", "garbage"]
     for number in range(draw(st.integers(0, max_size))):
         kind = draw(st.sampled_from(kinds))
@@ -455,6 +487,13 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> Log:
         elif kind == "priority":
             priority = draw(st.sampled_from([0.0, 0.2, 3.0, -1.0]))
             event = prioritised(number, draw(IDS), priority, draw(st.integers(0, 2)))
+        elif kind == "priorities":
+            event = PrioritiesUpdated(
+                event_id(number),
+                "test",
+                number,
+                *draw(st.one_of([COLUMNS_OF_ONE_LENGTH] * 6 + [COLUMNS])),
+            )
         elif kind == "settings":
             event = changed_settings(number, **draw(SETTINGS))
         elif kind == "clear":
@@ -879,6 +918,47 @@ def test_priority_updates_are_taken_one_version_at_a_time() -> None:
         1,
         1,
     )
+
+
+@given(st.lists(st.tuples(IDS, st.sampled_from([0.0, 0.2, 3.0]), VERSIONS), max_size=12))
+def test_priorities_in_one_event_do_what_they_do_in_events_of_their_own(
+    updates: list[tuple[str, float, int]],
+) -> None:
+    before: list[Event] = [
+        recorded(1, "a"),
+        recorded(2, "b"),
+        prioritised(3, "b", 0.5, 0),
+        recorded(4, "c"),
+    ]
+    apart = folded_events(
+        *before, *(prioritised(10 + at, *update) for at, update in enumerate(updates))
+    )
+    together = folded_events(*before, all_prioritised(10, *updates))
+    assert [*map(repr, together.rows())] == [*map(repr, apart.rows())]  # NaN is not itself
+    assert together.counters == apart.counters
+    assert together._digest == apart._digest
+
+
+def test_priorities_with_a_flaw_are_set_aside_whole() -> None:
+    flawed = [
+        all_prioritised(2, ("a", 0.5, 0), ("a", math.nan, 1)),
+        all_prioritised(3, ("a", 0.5, 0))._replace(priorities=()),
+        all_prioritised(4, ("a", 0.5, 0))._replace(expected_versions=(0, 1)),
+    ]
+    state = folded_events(recorded(1, "a"), *flawed)
+    (row,) = state.rows()
+    assert row.version == 0
+    assert state.counters.quarantined == len(flawed)
+    assert state.counters.priority_updates == 0
+
+
+def test_the_same_priorities_sent_twice_are_taken_once_and_judged_once() -> None:
+    state = folded_events(recorded(1, "a"))
+    event = all_prioritised(2, ("a", 0.5, 0), ("a", 0.7, 0), ("b", 0.7, 0))
+    first = fold(state, encode(event), state.position)
+    again = fold(state, encode(event), state.position)
+    assert first[-1] == Judged(event.event_id, updated=1, stale=1, unknown=1)
+    assert again == []
 
 
 def test_clearing_keeps_what_was_counted() -> None:
