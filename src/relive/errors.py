@@ -203,6 +203,13 @@ class LogUnavailable(LogError):
         super().__init__(message)
 
 
+class LogAccessDenied(LogUnavailable):
+    """Raised when Kafka's brokers refuse this client: its password, its certificates, its rights.
+
+    A LogUnavailable, since whoever retries gets in once somebody has granted what is missing.
+    """
+
+
 class LogDamaged(LogError):
     """Raised when a stored record does not match its checksum."""
 

@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from relive.errors import InvalidConfig, LogUnavailable
+from relive.log.kafka_options import KafkaOptions
 from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
 
 
@@ -39,13 +40,14 @@ class KafkaLog:
         create: make it if it isn't there. If it is, it must have the same number of partitions.
         partitions, replication: of a topic that is made.
         timeout_s: how long a call may take, a read's wait not counted.
-        client_settings: librdkafka properties on top of the log's own, such as
-            `security.protocol`.
+        options: properties of the clients on top of the log's own, such as `security.protocol`.
 
     Raises:
-        InvalidConfig: confluent-kafka isn't installed, or the topic's settings would lose events.
+        InvalidConfig: confluent-kafka isn't installed, a property is refused, or the topic's
+            settings would lose events.
         LogMissing: there is no such topic, and create is off.
         LogUnavailable: no broker answers in time.
+        LogAccessDenied: the brokers refuse the password, the certificate or the rights.
     """
 
     def __init__(
@@ -57,16 +59,16 @@ class KafkaLog:
         partitions: int = 1,
         replication: int = 1,
         timeout_s: float = 10.0,
-        client_settings: Mapping[str, str] | None = None,
+        options: KafkaOptions | None = None,
     ) -> None:
         if not (math.isfinite(timeout_s) and timeout_s > 0):
             raise InvalidConfig("timeout_s", timeout_s, "must be a positive number of seconds")
         try:
             from relive.log.kafka_admin import Admin, Cluster
             from relive.log.kafka_opening import find_or_create
-            from relive.log.kafka_reader import FRESH_S, Readers, reader_settings
+            from relive.log.kafka_reader import FRESH_S, Readers
             from relive.log.kafka_topic import Topic
-            from relive.log.kafka_writer import Writer, writer_settings
+            from relive.log.kafka_writer import Writer
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith("confluent_kafka"):
                 raise
@@ -74,10 +76,7 @@ class KafkaLog:
             problem = "needs confluent-kafka: pip install 'relive[kafka]'"
             raise InvalidConfig("log", url, problem) from error
         self._fresh_s = FRESH_S
-        self._cluster = Cluster(brokers, timeout_s, client_settings or {})
-        # A property that cannot be had is refused now, not when the first record is appended.
-        writer_settings(self._cluster)
-        reader_settings(self._cluster)
+        self._cluster = Cluster(brokers, timeout_s, options or KafkaOptions())
         deadline = self._cluster.deadline()
         admin = Admin(self._cluster, topic)
         found = find_or_create(
@@ -115,7 +114,8 @@ class KafkaLog:
             self._topic.verify(self._fresh_s, deadline)
         except LogUnavailable as error:
             # Where the topic could not be verified, what became of the records means nothing.
-            raise LogUnavailable(str(error), error.undelivered or range(len(records))) from error
+            error.undelivered = error.undelivered or tuple(range(len(records)))
+            raise
         return positions
 
     def _watch(self, deadline: float) -> None:

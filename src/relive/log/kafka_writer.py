@@ -11,8 +11,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from relive.errors import LogUnavailable
-from relive.log.kafka_admin import SLICE_S, ClientLogger, Cluster, log
+from relive.errors import LogAccessDenied, LogUnavailable
+from relive.log.kafka_admin import SLICE_S, ClientLogger, Cluster
 from relive.log.kafka_opening import MAX_MESSAGE_BYTES
 from relive.log.port import NewRecord
 
@@ -111,7 +111,7 @@ class _Producing:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.is_dead = False
         self._producer = Producer(
-            {**settings, "error_cb": _note_death(self)}, logger=ClientLogger()
+            {**settings, "error_cb": _note_death(self, settings["error_cb"])}, logger=ClientLogger()
         )
         self._producer.poll(_SETTLE_S)
         stopping = threading.Event()
@@ -193,11 +193,7 @@ class _Acknowledgements:
         positions = list(self._positions)
         undelivered = [index for index, position in enumerate(positions) if position is None]
         if undelivered:
-            raise LogUnavailable(
-                f"{len(undelivered)} of {len(positions)} records were not acknowledged by Kafka at "
-                f"{cluster.brokers}: {self._error}; appending them again is safe",
-                undelivered,
-            )
+            raise _undelivered(cluster, self._error, undelivered, len(positions))
         return [position for position in positions if position is not None]
 
     def _close(self, count: int) -> None:
@@ -207,6 +203,19 @@ class _Acknowledgements:
                 self.done.set()
 
 
+def _undelivered(
+    cluster: Cluster, error: object, undelivered: Sequence[int], count: int
+) -> LogUnavailable:
+    why = cluster.unavailable(error)
+    if not isinstance(why, LogAccessDenied):
+        why = LogUnavailable(
+            f"{len(undelivered)} of {count} records were not acknowledged by Kafka at "
+            f"{cluster.brokers}: {error}; appending them again is safe"
+        )
+    why.undelivered = tuple(undelivered)
+    return why
+
+
 def _serve(producer: Producer, stopping: threading.Event) -> None:
     while not stopping.is_set():
         producer.poll(_IDLE_POLL_S)
@@ -214,11 +223,11 @@ def _serve(producer: Producer, stopping: threading.Event) -> None:
         producer.poll(SLICE_S)
 
 
-def _note_death(producing: _Producing) -> object:
+def _note_death(producing: _Producing, note: Callable[[KafkaError], None]) -> object:
     known = weakref.ref(producing)
 
     def error_cb(error: KafkaError) -> None:
-        log.info("producer: %s", error)
+        note(error)
         alive = known()
         if error.fatal() and alive is not None:
             alive.is_dead = True
