@@ -55,7 +55,9 @@ def create(
             "a log of several partitions needs at least one: each partition would let its own "
             "first experience decide",
         )
-    event_log = open_log(url, create=True, partitions=partitions, replication=replication)
+    event_log = open_log(
+        url, create=True, partitions=partitions, replication=replication, kafka=settings.kafka
+    )
     try:
         result = {
             "log": url,
@@ -69,13 +71,13 @@ def create(
 
 
 @log_app.command("info")
-def info(log: LogArgument, as_json: AsJson = False) -> None:
+def info(log: LogArgument, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """What a log is, and from where to where it can be read.
 
     Example: relive log info kafka://localhost:9092/experiences
     """
     url = log_url(log)
-    event_log = open_log(url)
+    event_log = open_log(url, kafka=BufferConfig.load(config).kafka)
     try:
         result: dict[str, Any] = {
             "log": url,
@@ -145,7 +147,7 @@ def _put_in_force(config: BufferConfig, log: EventLog) -> bool:
     if any(log.bounds(partition).first for partition in range(log.partitions)):
         _log.warning("the log's beginning was removed: its settings stay as they are")
         return False
-    materializer = Materializer(log, MemoryStore())
+    materializer = Materializer(log_now(log), MemoryStore())
     materializer.catch_up()
     known = materializer.states[0].settings if any(materializer.positions().values()) else None
     materializer.close()

@@ -299,10 +299,12 @@ class Admin:
         options = self.cluster.options
         for secret in options.secrets():
             told = told.replace(secret, "(hidden)")
-        for name in sorted(options.given, key=len, reverse=True):
-            if name in told:
-                value = SecretStr("hidden") if is_secret(name) else options.given[name]
-                return InvalidConfig(name, value, f"Kafka's client refuses it: {told}")
+        named = [name for name in sorted(options.given, key=len, reverse=True) if name in told]
+        # It may call it by another name that it has for it.
+        named += [name for name, value in options.given.items() if f'"{value}"' in told]
+        for name in named:
+            value = SecretStr("hidden") if is_secret(name) else options.given[name]
+            return InvalidConfig(name, value, f"Kafka's client refuses it: {told}")
         return InvalidConfig("log", self.cluster.brokers, f"Kafka's client refuses it: {told}")
 
     def refresh(self, deadline: float) -> None:

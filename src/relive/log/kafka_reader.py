@@ -43,6 +43,9 @@ _ERROR_WAIT_MS = 100
 _OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _DAMAGED = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG})
 
+# librdkafka looks for the coordinator of every consumer's group, though this one has no use for it.
+_NOT_NEEDED = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED})
+
 
 def reader_settings(cluster: Cluster) -> dict[str, Any]:
     """librdkafka's properties for a consumer.
@@ -213,7 +216,7 @@ class _Reader:
             raise self._cluster.unavailable(f"{error}, though it is within the bounds")
         elif error.code() in _DAMAGED:
             raise LogDamaged(f"partition {partition} of {self._topic.name} at {offset}: {error}")
-        elif error.code() in FORBIDDEN or error.fatal():
+        elif error.code() in FORBIDDEN - _NOT_NEEDED or error.fatal():
             raise self._cluster.unavailable(error)
         else:
             # A lost connection or an election: librdkafka goes on by itself, and a read that gets
