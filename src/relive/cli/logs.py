@@ -1,23 +1,28 @@
-"""Commands about logs as such: log create, log info, log copy."""
+"""Commands about logs as such: log create, log info, log check, log copy."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from relive.cli.options import AsJson, ConfigFile, LogArgument
+from relive.cli.options import AsJson, ConfigFile, LogArgument, StatePath
 from relive.cli.output import print_result
 from relive.cli.progress import progress
-from relive.cli.target import log_url, replay_shown
+from relive.cli.target import log_url, place_of_log, replay_shown
 from relive.config import BufferConfig
-from relive.consumers import Materializer, MemoryStore
+from relive.consumers import Materializer, MemoryStore, Snapshots
+from relive.consumers.retention import kept_by_snapshots
 from relive.core.settings import EvictionPolicy
 from relive.errors import InvalidConfig, LogMissing, LogsDiffer
 from relive.log import Bounds, EventLog, LogPrefix, log_now, open_log
+from relive.log.check import check_place
 from relive.log.copy import copy_log
+from relive.log.findings import loses
 from relive.producers.compose import Composer
 
 _log = logging.getLogger(__name__)
@@ -93,6 +98,46 @@ def info(log: LogArgument, config: ConfigFile = None, as_json: AsJson = False) -
             f"appended {found['first_time'] or '-'} to {found['last_time'] or '-'}"
         )
     print_result(as_json, result, "\n".join(lines))
+
+
+@log_app.command("check")
+def check(
+    log: LogArgument,
+    path: StatePath = None,
+    capacity: Annotated[
+        int | None, typer.Option(min=1, help="experiences kept; default: the log's own")
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does the place of a log keep what is written to it? Exit code 1 if it loses events.
+
+    Looks at a topic's settings and replicas and at the schema registry, and whether snapshots hold
+    what was removed from the log's beginning. Changes nothing.
+
+    Example: relive log check kafka://localhost:9092/experiences --path ./state
+    """
+    url, settings = log_url(log), BufferConfig.load(config)
+    findings = check_place(url, capacity=capacity, kafka=settings.kafka)
+    place = place_of_log(url).state
+    directory = path or (settings.persistence_path if place is None else place.parent)
+    if not loses(findings):
+        with closing(open_log(url, kafka=settings.kafka)) as opened:
+            snapshots = Snapshots(settings.snapshot_options(directory).directory)
+            findings.append(kept_by_snapshots(opened, snapshots))
+    lines = [f"{f.verdict:<6} {f.about} {f.value}: {f.says}" for f in findings]
+    ways_out = [f"{f.about}: {f.do}" for f in findings if f.do]
+    print_result(
+        as_json,
+        {
+            "log": url,
+            "loses_events": loses(findings),
+            "findings": [asdict(finding) for finding in findings],
+        },
+        "\n".join([*lines, *(["", "to do:", *ways_out] if ways_out else [])]),
+    )
+    if loses(findings):
+        raise typer.Exit(1)
 
 
 @log_app.command("copy")

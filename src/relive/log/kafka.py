@@ -27,6 +27,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from relive.errors import InvalidConfig, LogUnavailable
+from relive.log.findings import Finding
 from relive.log.kafka_options import KafkaOptions
 from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
 
@@ -40,6 +41,7 @@ class KafkaLog:
         create: make it if it isn't there. If it is, it must have the same number of partitions.
         partitions, replication: of a topic that is made.
         timeout_s: how long a call may take, a read's wait not counted.
+        checked: refuse a topic whose settings lose events; without, it is there to be looked at.
         options: properties of the clients on top of the log's own, such as `security.protocol`.
 
     Raises:
@@ -60,6 +62,7 @@ class KafkaLog:
         replication: int = 1,
         timeout_s: float = 10.0,
         options: KafkaOptions | None = None,
+        checked: bool = True,
     ) -> None:
         if not (math.isfinite(timeout_s) and timeout_s > 0):
             raise InvalidConfig("timeout_s", timeout_s, "must be a positive number of seconds")
@@ -85,6 +88,7 @@ class KafkaLog:
             create=create,
             partitions=partitions,
             replication=replication,
+            checked=checked,
             deadline=deadline,
         )
         self._topic = Topic(admin, found, deadline)
@@ -101,6 +105,17 @@ class KafkaLog:
 
     def identity(self) -> str:
         return self._topic.identity
+
+    def findings(self, capacity: int | None) -> list[Finding]:
+        """What is good and bad about the topic.
+
+        Args:
+            capacity: experiences that are to be kept, where that is known.
+
+        Raises:
+            LogUnavailable, LogReplaced, BufferClosed: as for `read`.
+        """
+        return self._topic.findings(capacity, self._cluster.deadline())
 
     def append(self, records: Sequence[NewRecord]) -> list[int]:
         check_records(records, self.partitions)

@@ -48,18 +48,24 @@ def open_log(
         if partitions != 1:
             raise InvalidConfig("partitions", partitions, "an embedded log has one partition")
         return SqliteLog(Path(rest), create=create)
-    if scheme == "kafka" and rest.startswith("//"):
-        brokers, _, topic = rest[2:].partition("/")
-        if brokers and topic and "/" not in topic:
-            from relive.log.kafka import KafkaLog
-            from relive.log.kafka_options import kafka_options
+    place = kafka_place(url)
+    if place is not None:
+        from relive.log.kafka import KafkaLog
+        from relive.log.kafka_options import kafka_options
 
-            return KafkaLog(
-                brokers,
-                topic,
-                create=create,
-                partitions=partitions,
-                replication=replication,
-                options=kafka_options(kafka),
-            )
+        return KafkaLog(
+            *place,
+            create=create,
+            partitions=partitions,
+            replication=replication,
+            options=kafka_options(kafka),
+        )
     raise InvalidConfig("log", url, f"a log URL is {_FORMS}")
+
+
+def kafka_place(url: str) -> tuple[str, str] | None:
+    """The brokers and the topic that a URL names; None where it names another log, or none."""
+    if not url.startswith("kafka://"):
+        return None
+    brokers, _, topic = url.removeprefix("kafka://").partition("/")
+    return (brokers, topic) if brokers and topic and "/" not in topic else None
