@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from relive.errors import UndecodableEvent
+from relive.errors import SchemaRegistryUnavailable, UndecodableEvent
 from relive.log.findings import Finding
 from relive.log.port import EventLog
 from relive.log.url import kafka_place, open_log
@@ -50,7 +50,10 @@ def check_place(
 
 def first_capacity(log: EventLog) -> int | None:
     """The capacity that the log's first settings say; None where they are not at its beginning."""
-    records = log.read({0: log.bounds(0).first}, _FIRST_RECORDS)
+    try:
+        records = log.read({0: log.bounds(0).first}, _FIRST_RECORDS)
+    except SchemaRegistryUnavailable:
+        return None  # that is a finding of its own
     for record in records:
         try:
             event = decode(record.value)

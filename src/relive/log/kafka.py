@@ -13,6 +13,8 @@ A partition of the log is a partition of the topic, a position is an offset. How
 - *Never a silent reset*: consumers are assigned, not subscribed, and `auto.offset.reset=error`.
 - *No call waits for ever*: every request carries what is left of the call's time; librdkafka gives
   up on a record before the append has to end.
+- *Framing* is single-object encoding, or Confluent's where a schema registry is configured
+  (`registry_framing`).
 - *Time* is the broker's (LogAppendTime), in milliseconds.
 
 There is no consumer group: positions live with the state that was folded from them. There are no
@@ -72,6 +74,8 @@ class KafkaLog:
             from relive.log.kafka_reader import FRESH_S, Readers
             from relive.log.kafka_topic import Topic
             from relive.log.kafka_writer import Writer
+            from relive.log.registry_client import registry_client
+            from relive.log.registry_framing import Framing
         except ModuleNotFoundError as error:
             if error.name is None or not error.name.startswith("confluent_kafka"):
                 raise
@@ -80,6 +84,7 @@ class KafkaLog:
             raise InvalidConfig("log", url, problem) from error
         self._fresh_s = FRESH_S
         self._cluster = Cluster(brokers, timeout_s, options or KafkaOptions())
+        self._framing = Framing(registry_client(self._cluster.options))
         deadline = self._cluster.deadline()
         admin = Admin(self._cluster, topic)
         found = find_or_create(
@@ -94,6 +99,8 @@ class KafkaLog:
         self._topic = Topic(admin, found, deadline)
         self._readers = Readers(self._cluster, self._topic)
         self._writer = Writer(self._cluster, topic)
+        if create:
+            self._framing.register_all(deadline)
 
     def __repr__(self) -> str:
         state = "closed" if self._cluster.closed.is_set() else "open"
@@ -115,7 +122,12 @@ class KafkaLog:
         Raises:
             LogUnavailable, LogReplaced, BufferClosed: as for `read`.
         """
-        return self._topic.findings(capacity, self._cluster.deadline())
+        deadline = self._cluster.deadline()
+        registry = self._framing.finding(deadline)
+        return [
+            *self._topic.findings(capacity, deadline),
+            *([] if registry is None else [registry]),
+        ]
 
     def append(self, records: Sequence[NewRecord]) -> list[int]:
         check_records(records, self.partitions)
@@ -125,7 +137,8 @@ class KafkaLog:
         deadline = self._cluster.deadline()
         try:
             self._topic.verify(self._fresh_s, deadline)
-            positions = self._writer.append(records, deadline, lambda: self._watch(deadline))
+            framed = self._framing.outgoing(records, deadline)
+            positions = self._writer.append(framed, deadline, lambda: self._watch(deadline))
             self._topic.verify(self._fresh_s, deadline)
         except LogUnavailable as error:
             # Where the topic could not be verified, what became of the records means nothing.
@@ -144,7 +157,10 @@ class KafkaLog:
         for partition in positions:
             check_partition(partition, self.partitions)
         self._cluster.check_open()
-        return self._readers.read(positions, max_records, wait_s) if positions else []
+        if not positions:
+            return []
+        records = self._readers.read(positions, max_records, wait_s)
+        return self._framing.incoming(records, self._cluster.deadline())
 
     def bounds(self, partition: int) -> Bounds:
         check_partition(partition, self.partitions)
