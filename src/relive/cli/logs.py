@@ -23,6 +23,7 @@ from relive.log import Bounds, EventLog, LogPrefix, log_now, open_log
 from relive.log.check import check_place
 from relive.log.copy import copy_log
 from relive.log.findings import loses
+from relive.log.kafka_options import KafkaOptions
 from relive.producers.compose import Composer
 
 _log = logging.getLogger(__name__)
@@ -145,6 +146,7 @@ def copy(
     source: Annotated[str, typer.Argument(metavar="FROM", help="a log URL, or a directory")],
     target: Annotated[str, typer.Argument(metavar="TO", help="a log URL; made if missing")],
     replication: Annotated[int, typer.Option(min=1, help="copies of each record (Kafka)")] = 1,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy a log to another backend, and check that it gives the same state.
@@ -154,10 +156,11 @@ def copy(
 
     Example: relive log copy file:./buffer kafka://localhost:9092/experiences
     """
-    from_log = open_log(log_url(source))
+    kafka = BufferConfig.load(config).kafka
+    from_log = open_log(log_url(source), kafka=kafka)
     try:
         past = log_now(from_log)
-        to_log = _open_or_create(target, past.partitions, replication)
+        to_log = _open_or_create(target, past.partitions, replication, kafka)
         try:
             with progress("copying", _positions(past), lambda: past.handed_out):
                 copied = copy_log(past, to_log)
@@ -223,11 +226,13 @@ def _time_at(log: EventLog, partition: int, bounds: Bounds, position: int) -> st
     return datetime.fromtimestamp(records[0].time_us / 1e6, UTC).isoformat()
 
 
-def _open_or_create(url: str, partitions: int, replication: int) -> EventLog:
+def _open_or_create(url: str, partitions: int, replication: int, kafka: KafkaOptions) -> EventLog:
     try:
-        return open_log(url)
+        return open_log(url, kafka=kafka)
     except LogMissing:
-        return open_log(url, create=True, partitions=partitions, replication=replication)
+        return open_log(
+            url, create=True, partitions=partitions, replication=replication, kafka=kafka
+        )
 
 
 def _positions(log: LogPrefix) -> int:

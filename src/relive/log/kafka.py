@@ -17,9 +17,10 @@ A partition of the log is a partition of the topic, a position is an offset. How
   (`registry_framing`).
 - *Time* is the broker's (LogAppendTime), in milliseconds.
 
-There is no consumer group: positions live with the state that was folded from them. There are no
-transactions either, since the fold drops what it has already seen; records of other people's
-aborted transactions are skipped.
+There is no consumer group: positions live with the state that was folded from them. Offsets are
+committed for one where that is asked for, so that Kafka's own tools show the lag
+(`kafka_progress`); nobody reads them back. There are no transactions either, since the fold drops
+what it has already seen; records of other people's aborted transactions are skipped.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class KafkaLog:
         try:
             from relive.log.kafka_admin import Admin, Cluster
             from relive.log.kafka_opening import find_or_create
+            from relive.log.kafka_progress import Progress
             from relive.log.kafka_reader import FRESH_S, Readers
             from relive.log.kafka_topic import Topic
             from relive.log.kafka_writer import Writer
@@ -99,6 +101,8 @@ class KafkaLog:
         self._topic = Topic(admin, found, deadline)
         self._readers = Readers(self._cluster, self._topic)
         self._writer = Writer(self._cluster, topic)
+        group = self._cluster.options.group
+        self._progress = None if group is None else Progress(self._cluster, topic, group)
         if create:
             self._framing.register_all(deadline)
 
@@ -182,7 +186,13 @@ class KafkaLog:
         # They may hold records that are gone now.
         self._readers.drop_idle()
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        if self._progress is not None:
+            self._progress.note(positions)
+
     def close(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
         self._cluster.closed.set()
         self._readers.drop_idle()
         self._writer.close()

@@ -61,6 +61,18 @@ def find_java(environ: Mapping[str, str]) -> Path:
     return Path(found)
 
 
+def run_tool(environ: Mapping[str, str], tool: str, *arguments: str) -> str:
+    """What one of Kafka's own tools says, named by its class, as its script would run it.
+
+    Raises:
+        BrokerUnavailable: there is no Java, or there are no jars.
+        BrokerFailed: it does not end.
+    """
+    java, jars = find_java(environ), find_jars(environ)
+    options = ["-Xmx128m", *JAVA_OPTIONS.split(), "-Dlog4j2.level=ERROR"]
+    return _run([str(java), *options, "-cp", f"{jars}/*", tool, *arguments])
+
+
 class JvmBroker:
     """A broker of its own on loopback, as a process that ends with this one.
 
@@ -88,8 +100,6 @@ class JvmBroker:
         free, controller_port = free_ports(2)
         self._port = free if port is None else port
         self._secured = secured
-        self._java = java
-        self._jars = jars
         self._controller = f"127.0.0.1:{controller_port}"
         self._command = [str(java), *JAVA_HEAP.split(), *JAVA_OPTIONS.split()]
         # The bridge to log4j has no file to read here, and its default is silence below ERROR.
@@ -125,11 +135,6 @@ class JvmBroker:
         except BrokerFailed as failure:
             self.kill()
             raise BrokerFailed(f"{failure}; from its log:\n{self._log_end()}") from None
-
-    def run_tool(self, tool: str, *arguments: str) -> str:
-        """What one of Kafka's own tools says, named by its class, as its script would run it."""
-        options = ["-Xmx128m", *JAVA_OPTIONS.split(), "-Dlog4j2.level=ERROR"]
-        return _run([str(self._java), *options, "-cp", f"{self._jars}/*", tool, *arguments])
 
     def wait(self) -> None:
         """Return only by raising: when the broker ends by itself, or at an interrupt."""
