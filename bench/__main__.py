@@ -24,6 +24,7 @@ from bench import (
     index_search,
     rpc_search,
     sampling,
+    scale_out,
     startup,
     stores,
 )
@@ -40,6 +41,7 @@ def main() -> None:
         "startup": startup.run,
         "footprint": footprint.run,
         "freshness": freshness.run,
+        "scale_out": scale_out.run,
         "index_search": index_search.run,
         "index_search_large": index_search.run_large,
     }
