@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ _SIZES = (20_000, 40_000)
 _EVENTS = 2_000
 _GROUP = 500  # as a publisher sends them
 
-# A sample of 256 in a log of one partition, and a search for 10.
+# A sample of 256, in a log of one partition and of many; and a search for 10.
 _BATCH, _K = 256, 10
+_PARTITIONS = 64
 
 _FILL = """
 import sys
@@ -63,7 +64,6 @@ with ExperienceBuffer.open(sys.argv[1], config) as buffer:
         "mapped": int(sizes["RssFile"]) * 1024,
         "state": stats.state_bytes,
         "payload": stats.payload_bytes,
-        "recovery_s": stats.recovery.seconds,
     }))
 """
 
@@ -77,7 +77,7 @@ def run(directory: Path) -> dict[str, Any]:
     return {
         "dimensions": [DIM, DIM],
         "bytes_by_event_in_a_topic": events,
-        "bytes_by_row": {name: by_row[name] for name in by_row if name != "recovery_s"},
+        "bytes_by_row": by_row,
         "process_mb": round((small["memory"] - _SIZES[0] * by_row["memory"]) / 1e6, 1),
         "rows": list(_SIZES),
         "measured": {"small": small, "large": large},
@@ -91,7 +91,8 @@ def _rows(directory: Path, size: int) -> dict[str, float]:
     return {
         **opened,
         "log": _size(directory.glob("log*")),
-        "index": _size((directory / "index").rglob("*")),
+        # One; the index before it is kept, too.
+        "index": max(_size(one.rglob("*")) for one in (directory / "index").glob("[0-9]*-*")),
         # Its segments are hard links to the state's where both lie on one disk.
         "snapshot_on_another_disk": _newest_snapshot(directory / "snapshots"),
     }
@@ -109,50 +110,68 @@ def _events(directory: Path) -> dict[str, Any]:
     broker.start()
     try:
         found = {}
-        for name, records in _kinds().items():
-            found[name] = _in_topic(broker.bootstrap, directory, name, records, "none")
+        for name, (partitions, events) in _kinds().items():
+            found[name] = _in_topic(broker.bootstrap, directory, name, events, partitions)
+        _, experiences_again = _kinds()["experience"]
         for compression in ("lz4", "zstd"):
             name = f"experience, {compression}"
-            records = _kinds()["experience"]
-            found[name] = _in_topic(broker.bootstrap, directory, name, records, compression)
+            found[name] = _in_topic(
+                broker.bootstrap, directory, name, experiences_again, compression=compression
+            )
         return found
     finally:
         broker.stop()
 
 
-def _kinds() -> dict[str, list[NewRecord]]:
+def _kinds() -> dict[str, tuple[int, list[list[NewRecord]]]]:
+    """By name: the partitions of the log, and the records of each event."""
     composer, ids = Composer(), [f"{n:032x}" for n in range(_BATCH)]
 
-    def made(make: Callable[[int], NewRecord]) -> list[NewRecord]:
-        return [make(n) for n in range(_EVENTS)]
+    def outcome(n: int) -> list[NewRecord]:
+        event = composer.outcome(f"{n:032x}", ids[0], success=True, reward=1.0, revision=n)
+        return [keyed_record(event, 1)]
 
-    def retrieved(kind: str, count: int, n: int) -> NewRecord:
+    def retrieved(kind: str, count: int, partitions: int, n: int) -> list[NewRecord]:
         scored = [(ids[at], 0.001 * at) for at in range(count)]
-        (record,) = composer.retrievals(f"{n:032x}", kind, scored, {0: n}, 1, n)
-        return record
+        positions = dict.fromkeys(range(partitions), 1000000 + n)
+        return composer.retrievals(f"{n:032x}", kind, scored, positions, partitions, n)
 
+    events = range(_EVENTS)
+    many = f"sample of {_BATCH}, {_PARTITIONS} partitions"
     return {
-        "experience": [keyed_record(composer.experience(each), 1) for each in experiences(_EVENTS)],
-        "outcome": made(
-            lambda n: keyed_record(
-                composer.outcome(f"{n:032x}", ids[0], success=True, reward=1.0, revision=n), 1
-            )
+        "experience": (
+            1,
+            [[keyed_record(composer.experience(each), 1)] for each in experiences(_EVENTS)],
         ),
-        f"search of {_K}": made(lambda n: retrieved("search", _K, n)),
-        f"sample of {_BATCH}": made(lambda n: retrieved("sample", _BATCH, n)),
-        "priority": made(lambda n: keyed_record(composer.priority(ids[0], 0.5, n), 1)),
+        "outcome": (1, [outcome(n) for n in events]),
+        f"search of {_K}": (1, [retrieved("search", _K, 1, n) for n in events]),
+        f"sample of {_BATCH}": (1, [retrieved("sample", _BATCH, 1, n) for n in events]),
+        many: (
+            _PARTITIONS,
+            [retrieved("sample", _BATCH, _PARTITIONS, n) for n in events[: _EVENTS // 10]],
+        ),
+        "priority": (
+            1,
+            [[keyed_record(composer.priority(ids[0], 0.5, n), 1)] for n in events],
+        ),
     }
 
 
 def _in_topic(
-    bootstrap: str, directory: Path, name: str, records: Sequence[NewRecord], compression: str
+    bootstrap: str,
+    directory: Path,
+    name: str,
+    events: Sequence[Sequence[NewRecord]],
+    partitions: int = 1,
+    compression: str = "none",
 ) -> float:
     topic = "".join(c if c.isalnum() else "-" for c in name)
-    kafka = {"compression.type": compression}
-    with closing(open_log(f"kafka://{bootstrap}/{topic}", create=True, kafka=kafka)) as log:
+    url, kafka = f"kafka://{bootstrap}/{topic}", {"compression.type": compression}
+    records = [record for event in events for record in event]
+    with closing(open_log(url, create=True, partitions=partitions, kafka=kafka)) as log:
         for start in range(0, len(records), _GROUP):
             log.append(records[start : start + _GROUP])
-    return round(_size((directory / "data" / f"{topic}-0").glob("*.log")) / len(records), 1)
+    return round(_size((directory / "data").glob(f"{topic}-*/*.log")) / len(events), 1)
 
 
 def _newest_snapshot(directory: Path) -> float:

@@ -232,9 +232,39 @@ def test_a_right_that_is_missing_is_named_with_the_command_that_grants_it(
         log.read({0: 0}, wait_s=5.0)
     with pytest.raises(LogAccessDenied, match="Delete"):
         log.truncate_before(0, 0)
-    kafka.allow("bob", "Write", "Read")
+    kafka.allow("bob", "Write", "Read", "Delete")
     assert log.append([NewRecord(0, b"", b"now")]) == [0]
     assert [record.value for record in log.read({0: 0}, wait_s=5.0)] == [b"now"]
+    log.truncate_before(0, 1)
+    assert log.bounds(0).first == 1
     log.close()
     with pytest.raises(LogAccessDenied, match=r"kafka-acls\.sh"):
         open_log(f"kafka://{kafka.address}/another", kafka=kafka.way_in("bob"))
+
+
+def test_a_right_to_create_makes_the_topic(kafka: SecuredKafka) -> None:
+    kafka.topic = f"{kafka.topic}-made"
+    with pytest.raises(LogAccessDenied):
+        open_log(kafka.url, create=True, kafka=kafka.way_in("bob"))
+    kafka.allow("bob", "Create", "Describe", "DescribeConfigs")
+    open_log(kafka.url, create=True, kafka=kafka.way_in("bob")).close()
+
+
+def test_a_lag_that_may_not_be_told_keeps_nothing_from_going_on(
+    kafka: SecuredKafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = open_log(kafka.url, kafka=kafka.way_in(group="a-group"))
+    log.append([NewRecord(0, b"", b"")])
+    log.note_progress({0: 1})
+    deadline = time.monotonic() + 20
+    while not caplog.records and time.monotonic() < deadline:
+        time.sleep(0.1)
+        log.note_progress({0: 1})
+    log.close()
+    assert "the lag of group a-group cannot be told" in caplog.records[0].getMessage()
+    kafka.allow("alice", "Read", kind="GROUP", name="a-group")
+    caplog.clear()
+    log = open_log(kafka.url, kafka=kafka.way_in(group="a-group"))
+    log.note_progress({0: 1})
+    log.close()
+    assert caplog.records == []

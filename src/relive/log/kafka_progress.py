@@ -9,12 +9,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
-from relive.log.kafka_admin import SLICE_S, ClientLogger, Cluster, log
+from relive.log.kafka_admin import ClientLogger, Cluster, log
 
-# How long closing waits for the last offsets to arrive.
+# How long a request may take, and how long closing waits for the last.
+_REQUEST_S = 5.0
 _LAST_S = 2.0
 # A group that cannot be committed to is told of at most so often.
 _TELL_EVERY_S = 60.0
@@ -22,6 +27,9 @@ _TELL_EVERY_S = 60.0
 
 class Progress:
     """Commits offsets for a group without being a member of it. May be called from any thread.
+
+    As an administrator does it, since a consumer that only commits keeps what it cannot commit for
+    a minute, and waits for that when it is closed.
 
     Args:
         cluster: to talk to.
@@ -35,48 +43,59 @@ class Progress:
         self._topic = topic
         self._group = group
         self._lock = threading.Lock()
-        self._consumer: Consumer | None = None
-        self._under_way = 0
+        self._client: AdminClient | None = None
+        self._waiting: dict[int, int] = {}  # not sent yet
+        self._sent: Future[Any] | None = None
         self._told_at = float("-inf")
-        self._closed = False
 
     def note(self, positions: Mapping[int, int]) -> None:
-        """Commit positions. Does not wait, and never fails: what went wrong is logged."""
-        offsets = [TopicPartition(self._topic, p, position) for p, position in positions.items()]
+        """Commit positions. Does not wait, and never fails: what went wrong is logged.
+
+        Those that come while a request is under way go with the next, or when this is closed.
+        """
         with self._lock:
-            if self._closed or not offsets:
-                return
-            try:
-                if self._consumer is None:
-                    self._consumer = self._new_consumer()
-                self._consumer.poll(0)
-                self._consumer.commit(offsets=offsets, asynchronous=True)
-                self._under_way += 1
-            except KafkaException as exception:
-                self._tell(exception.args[0])
+            self._waiting.update(positions)
+            if self._sent is None or self._sent.done():
+                self._send()
 
     def close(self) -> None:
         """Wait a moment for the last offsets to arrive."""
+        deadline = time.monotonic() + _LAST_S
         with self._lock:
-            self._closed = True
-            consumer, self._consumer = self._consumer, None
-        if consumer is None:
+            self._wait(deadline)
+            if self._sent is not None and self._sent.done():
+                self._send()
+                self._wait(deadline)
+
+    def _send(self) -> None:
+        if not self._waiting:
             return
-        deadline = time.monotonic() + min(_LAST_S, self._cluster.timeout_s)
-        while self._under_way > 0 and time.monotonic() < deadline:
-            consumer.poll(SLICE_S)
-        consumer.close()
+        offsets = [TopicPartition(self._topic, p, at) for p, at in sorted(self._waiting.items())]
+        self._waiting.clear()
+        try:
+            if self._client is None:
+                settings = self._cluster.client_settings()
+                self._client = AdminClient(settings, logger=ClientLogger())
+            self._client.poll(0)  # passes on what librdkafka logs
+            (self._sent,) = self._client.alter_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(self._group, offsets)], request_timeout=_REQUEST_S
+            ).values()
+        except KafkaException as error:
+            self._tell(error)
+        else:
+            self._sent.add_done_callback(self._ended)
 
-    def _new_consumer(self) -> Consumer:
-        settings = self._cluster.client_settings(group_id=self._group, enable_auto_commit=False)
-        return Consumer({**settings, "on_commit": self._committed}, logger=ClientLogger())
+    def _wait(self, deadline: float) -> None:
+        if self._sent is not None:
+            with suppress(TimeoutError, KafkaException):
+                self._sent.result(max(0.0, deadline - time.monotonic()))
 
-    def _committed(self, error: KafkaError | None, _: list[TopicPartition]) -> None:
-        self._under_way -= 1
+    def _ended(self, sent: Future[Any]) -> None:
+        error = sent.exception()
         if error is not None:
             self._tell(error)
 
-    def _tell(self, error: KafkaError) -> None:
+    def _tell(self, error: BaseException) -> None:
         now = time.monotonic()
         if now - self._told_at >= _TELL_EVERY_S:
             self._told_at = now
