@@ -25,6 +25,7 @@ from bench import (
     rpc_sample,
     rpc_search,
     sampling,
+    scale_out,
     startup,
     stores,
 )
@@ -42,6 +43,7 @@ def main() -> None:
         "startup": startup.run,
         "footprint": footprint.run,
         "freshness": freshness.run,
+        "scale_out": scale_out.run,
         "index_search": index_search.run,
         "index_search_large": index_search.run_large,
     }

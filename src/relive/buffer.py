@@ -138,7 +138,7 @@ class ExperienceBuffer:
         """
         config = config or BufferConfig()
         path = Path(path)
-        event_log = _open_or_create(f"file:{path}" if log is None else log)
+        event_log = _open_or_create(f"file:{path}" if log is None else log, config)
         engine = None
         try:
             engine = _recovered_engine(path, config, event_log)
@@ -719,12 +719,12 @@ class ExperienceBuffer:
             raise BufferClosed("the buffer")
 
 
-def _open_or_create(url: str) -> EventLog:
+def _open_or_create(url: str, config: BufferConfig) -> EventLog:
     try:
         # A log that is there may have any number of partitions.
-        return open_log(url)
+        return open_log(url, kafka=config.kafka)
     except LogMissing:
-        return open_log(url, create=True)
+        return open_log(url, create=True, kafka=config.kafka)
 
 
 def _recovered_engine(path: Path, config: BufferConfig, event_log: EventLog) -> Engine:

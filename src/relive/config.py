@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, InstanceOf, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relive.consumers import POISON_LIMIT, Backend, SnapshotOptions
@@ -30,6 +30,7 @@ from relive.index_service.rpc_security import (
 )
 from relive.index_service.rpc_tls import ClientTls, ServerTls
 from relive.index_service.sampling_limits import SamplingLimits
+from relive.log.kafka_options import KafkaOptions, kafka_options, kafka_table
 
 ENV_PREFIX = "RELIVE_"
 
@@ -99,6 +100,9 @@ class BufferConfig(BaseSettings):
         metrics_listen: HOST:PORT at which a service has metrics for Prometheus; None for none.
         metrics_insecure_listen: let that be beyond this machine: anyone there may read them.
         log_format: of what services say on stderr: `text`, or `json`, an object a line.
+        kafka: properties of Kafka's clients, a consumer group to show the lag by, and where a
+            schema registry is; also as variables `RELIVE_KAFKA_…`. See
+            `relive.log.kafka_options` and docs/kafka.md.
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.
@@ -149,8 +153,13 @@ class BufferConfig(BaseSettings):
     metrics_listen: str | None = None
     metrics_insecure_listen: bool = False
     log_format: Literal["text", "json"] = "text"
+    kafka: InstanceOf[KafkaOptions] = Field(default_factory=KafkaOptions)
 
     def __init__(self, **values: Any) -> None:
+        # Before pydantic sees them: of what it refuses it shows the value.
+        kafka = kafka_options(values.pop("kafka", None))
+        if kafka.given:
+            values["kafka"] = kafka
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -191,6 +200,8 @@ class BufferConfig(BaseSettings):
             for name in from_file
             if f"{ENV_PREFIX}{name}".upper() in map(str.upper, os.environ)
         }
+        if "kafka" in from_file:
+            from_file["kafka"] = kafka_table(from_file["kafka"])
         return cls(**{**{n: v for n, v in from_file.items() if n not in overridden}, **flags})
 
     def index_options(self, directory: Path | None = None) -> IndexOptions:
@@ -288,7 +299,9 @@ class BufferConfig(BaseSettings):
 def _first_problem(error: ValidationError) -> InvalidConfig:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"]) or "configuration"
-    if "token" in name.lower():  # of whatever was meant to be one, nothing is shown
+    if "token" in name.lower() or name.startswith(
+        "kafka"
+    ):  # of whatever was meant to be one, nothing is shown
         problem["input"] = SecretStr("hidden")
     if problem["type"] == "extra_forbidden":
         known = ", ".join(sorted(BufferConfig.model_fields))

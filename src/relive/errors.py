@@ -203,6 +203,32 @@ class LogUnavailable(LogError):
         super().__init__(message)
 
 
+class LogAccessDenied(LogUnavailable):
+    """Raised when Kafka's brokers refuse this client: its password, its certificates, its rights.
+
+    A LogUnavailable, since whoever retries gets in once somebody has granted what is missing.
+    """
+
+
+class SchemaRegistryUnavailable(LogUnavailable):
+    """Raised when no schema registry tells the id of a schema, or the schema of an id, in time."""
+
+
+class SchemaRefused(LogError):
+    """Raised when a schema registry does not take the schema of an event.
+
+    Attributes:
+        subject: under which it was to be registered.
+    """
+
+    def __init__(self, subject: str, url: str, problem: str) -> None:
+        self.subject = subject
+        super().__init__(
+            f"the schema registry at {url} refuses the schema {subject}: {problem}. Whatever is "
+            "registered under that name is not Relive's: give Relive a registry of its own"
+        )
+
+
 class LogDamaged(LogError):
     """Raised when a stored record does not match its checksum."""
 

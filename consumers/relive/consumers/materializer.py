@@ -204,6 +204,8 @@ class Materializer:
         """
         found, had = self._recovered, self._committed
         before = self._folded
+        if had is not None:
+            self._log_read.note_progress(had.positions)
         self.catch_up(timeout_s=timeout_s)
         self._recovery = Recovery(
             source=found.source if found else StateSource.STORE if had else StateSource.LOG,
@@ -299,6 +301,7 @@ class Materializer:
                 self.measures.committed(started_s)
                 self._unfinished = 0
                 self._committed = committed
+                self._log_read.note_progress(committed.positions)
         except StoreError:
             self.measures.commit_failures += 1
             raise

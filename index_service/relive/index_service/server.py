@@ -45,6 +45,7 @@ from relive.index_service.rpc_service import IndexService
 from relive.index_service.rpc_tls import server_credentials
 from relive.index_service.rpc_tokens import Role, Tokens
 from relive.log import EventLog, log_share, open_log
+from relive.log.kafka_options import KafkaOptions
 from relive.producers.compose import Composer
 from relive.schemas import SettingsChanged
 from relive.schemas import index_pb2 as pb
@@ -489,6 +490,10 @@ class ServeConfig(Protocol):
     def poison_limit(self) -> int:
         """See `Materializer`."""
 
+    @property
+    def kafka(self) -> KafkaOptions:
+        """Properties of Kafka's clients; see `open_log`."""
+
     def index_options(self, directory: Path | None) -> IndexOptions:
         """How embeddings are compared, and how the index of a state in a directory is built."""
 
@@ -548,7 +553,8 @@ def serve(
     """
     options, snapshots = config.index_options(path), config.snapshot_options(path)
     state = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
-    event_log = open_log(f"file:{path}" if log is None else log, create=create)
+    url = f"file:{path}" if log is None else log
+    event_log = open_log(url, create=create, kafka=config.kafka)
     try:
         share = log_share(event_log, partitions)
         server = IndexServer(

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -114,12 +114,13 @@ class Publisher:
         log: a log URL, see `relive.log.open_log`, or an open log, which stays the caller's.
         queue_bytes: most bytes waiting to be sent.
         delivery_timeout_s: how long an event is tried, from `publish` on.
+        kafka: properties of Kafka's clients, for a URL of a log there; see `open_log`.
 
     Attributes:
         measures: what it measures of itself.
 
     Raises:
-        InvalidConfig, LogMissing, LogUnavailable: see `relive.log.open_log`.
+        InvalidConfig, LogMissing, LogUnavailable, LogAccessDenied: see `relive.log.open_log`.
     """
 
     def __init__(
@@ -128,8 +129,9 @@ class Publisher:
         *,
         queue_bytes: int = 64 * 1024 * 1024,
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+        kafka: Mapping[str, Any] | None = None,
     ) -> None:
-        self._event_log = open_log(log) if isinstance(log, str) else log
+        self._event_log = open_log(log, kafka=kafka) if isinstance(log, str) else log
         self._owns_log = isinstance(log, str)
         self.measures = PublisherMeasures()
         self._tracing = tracing()

@@ -148,7 +148,7 @@ def materialize(
     use_log_format(settings.log_format)
     directory = path or settings.persistence_path
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
-    event_log = open_log(log)
+    event_log = open_log(log, kafka=settings.kafka)
     try:
         metrics = partial(metrics_served, settings)
         with kept_state(event_log, directory, settings, metrics) as (materializer, snapshotter):

@@ -37,7 +37,7 @@ def create(
     Example: relive snapshot create --log file:./buffer --path ./buffer
     """
     settings = BufferConfig.load(config)
-    event_log = open_log(log)
+    event_log = open_log(log, kafka=settings.kafka)
     try:
         with kept_state(event_log, path or settings.persistence_path, settings) as (_, snapshotter):
             taken = snapshotter.take()
@@ -104,7 +104,7 @@ def trim_log(
     directory = path or settings.persistence_path
     if (before is None) is (keep is None):
         raise InvalidConfig("before, keep", (before, keep), "give one of them")
-    event_log = open_log(url)
+    event_log = open_log(url, kafka=settings.kafka)
     try:
         snapshots = Snapshots(settings.snapshot_options(directory).directory)
         bounds = bounds_of(event_log)

@@ -131,6 +131,15 @@ class EventLog(Protocol):
             LogReplaced, LogUnavailable, BufferClosed: as for `read`.
         """
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        """Let those who watch the log from outside see how far its reader is.
+
+        For show only: nobody reads it back. Does not wait, and never fails.
+
+        Args:
+            positions: by partition, the next one to be read; what is before is kept.
+        """
+
     def close(self) -> None:
         """Release what the log holds. Safe to call twice."""
 

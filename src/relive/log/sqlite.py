@@ -213,6 +213,9 @@ class SqliteLog:
             time.sleep(_REMOVAL_PAUSE_S)
         self._sync_all()
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        """Nobody watches it."""
+
     def close(self) -> None:
         with self._groups.paused():
             if self._closed:

@@ -84,3 +84,28 @@ def test_a_source_that_is_not_there_makes_no_target(relive: Relive, tmp_path: Pa
     done = relive("log", "copy", f"file:{tmp_path / 'a'}", f"file:{tmp_path / 'b'}", "--json")
     assert done.json["error"]["type"] == "LogMissing"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_of_a_whole_log_finds_nothing_lost(relive: Relive, directory: Path) -> None:
+    done = relive("log", "check", directory, "--json")
+    assert (done.code, done.json["loses_events"]) == (0, False)
+    (found,) = done.json["findings"]
+    assert (found["verdict"], found["says"]) == ("ok", "the log is whole")
+
+
+def test_check_of_a_log_whose_beginning_only_a_snapshot_holds(
+    relive: Relive, directory: Path
+) -> None:
+    """Not trimmed by Relive, which looks first, but cut off as a broker's retention does it."""
+    with ExperienceBuffer.open(directory) as buffer:
+        position = buffer.snapshot().positions[0]
+        buffer.add(Experience(id="later", visual=[1.0, 1.0]))
+    log = open_log(f"file:{directory}")
+    log.truncate_before(0, position)
+    assert relive("log", "check", f"file:{directory}").code == 0
+    log.truncate_before(0, position + 1)
+    log.close()
+    cut = relive("log", "check", directory)
+    assert cut.code == 1
+    assert f"loses  log's beginning 0:{position + 1}" in cut.out
+    assert "relive snapshot create" in cut.out
