@@ -18,7 +18,7 @@ from relive.consumers.committed import Committed, commit_entry, committed_now, l
 from relive.consumers.fold_measures import FoldMeasures
 from relive.consumers.recovery import Recovered
 from relive.consumers.store import DiskUse, StateStore
-from relive.core.fold import Added, Change, Quarantined, fold
+from relive.core.fold import Added, Change, Prepared, Quarantined, fold_batch, prepare
 from relive.core.partition import partition_of
 from relive.core.results import Recovery, StateSource
 from relive.core.row import Row
@@ -409,16 +409,12 @@ class Materializer:
         changes: list[Change] = []
         folded = 0
         try:
-            for record in records:
-                state = self._states[record.partition]
-                _, known = self._offered.pop(_place(record), _NOT_OFFERED)
-                if record.position < state.position:
-                    continue
-                caused = fold(state, record.value, record.position, known)
-                folded += 1
-                self._log_bytes += len(record.key) + len(record.value)
-                changes += caused
-                self._watch_for_poison(caused)
+            for partition, batch in self._prepared(records).items():
+                steps = fold_batch(self._states[partition], batch)
+                folded += len(batch)
+                for caused in steps:
+                    changes += caused
+                    self._watch_for_poison(caused)
             if folded and self._follower is not None:
                 self._follower(changes, self.positions())
             self._followed = self.positions()
@@ -458,6 +454,22 @@ class Materializer:
             ),
             took_s,
         )
+
+    def _prepared(self, records: Sequence[Record]) -> dict[int, list[tuple[bytes, int, Prepared]]]:
+        """The records that are not folded yet, as `fold_batch` takes them, by partition."""
+        known = [self._offered.pop(_place(record), _NOT_OFFERED)[1] for record in records]
+        new = [
+            (record, event)
+            for record, event in zip(records, known, strict=True)
+            if record.position >= self._states[record.partition].position
+        ]
+        prepared = prepare([record.value for record, _ in new], [event for _, event in new])
+        self._log_bytes += sum(len(record.key) + len(record.value) for record, _ in new)
+        by_partition: dict[int, list[tuple[bytes, int, Prepared]]] = {}
+        for (record, _), each in zip(new, prepared, strict=True):
+            theirs = by_partition.setdefault(record.partition, [])
+            theirs.append((record.value, record.position, each))
+        return by_partition
 
     def _commit_if_due(self) -> None:
         waited = time.monotonic() - self._uncommitted_since

@@ -17,6 +17,7 @@ from fastavro import schemaless_reader
 
 from relive.errors import UndecodableEvent
 from relive.schemas.events import EVENT_TYPES, Event
+from relive.schemas.flat_reader import Read, record_reader
 from relive.schemas.flat_writer import record_writer
 from relive.schemas.released import ReleasedSchema, current_schema, schema_by_fingerprint
 
@@ -49,6 +50,19 @@ def encode(event: Event) -> bytes:
     return _encoder(type(event).__name__)(event)
 
 
+@cache
+def _readers() -> dict[bytes, Read[Event]]:
+    """By header, what reads events of the current schemas."""
+    readers: dict[bytes, Read[Event]] = {}
+    for name, event_type in _EVENT_TYPE_BY_NAME.items():
+        schema = current_schema(name)
+        assert schema.field_names == event_type._fields, name
+        readers[SINGLE_OBJECT_MARKER + schema.fingerprint] = record_reader(
+            schema.parsed, event_type
+        )
+    return readers
+
+
 def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None) -> Event:
     """The event in `raw`, whichever released schema wrote it.
 
@@ -62,7 +76,16 @@ def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None)
     """
     if len(raw) > MAX_EVENT_BYTES:
         raise UndecodableEvent(raw, f"longer than {MAX_EVENT_BYTES} bytes")
-    schema, start = _framing(raw, schema_of_id or {})
+    read = _readers().get(raw[:HEADER_BYTES])
+    event = read and read(raw, HEADER_BYTES)
+    if event is not None:
+        return event
+    return _decode_any(raw, schema_of_id or {})
+
+
+def _decode_any(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> Event:
+    """What fastavro makes of it."""
+    schema, start = _framing(raw, schema_of_id)
     body = io.BytesIO(raw)
     body.seek(start)
     current = current_schema(schema.name)

@@ -50,7 +50,7 @@ def check_json(field: str, text: str, kind: type) -> None:
     if not isinstance(value, kind):
         raise InvalidExperience(field, text, f"must be a JSON {kind.__name__}")
     # All else that `to_json` refuses is not JSON to orjson, or can't come of it.
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
         _check(field, value, 0)
 
 

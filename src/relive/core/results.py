@@ -97,6 +97,9 @@ class Hit:
     def __hash__(self) -> int:
         return hash((self.id, self.score))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Hit, (self.id, self.score, self.experience, self.position)
+
     def __repr__(self) -> str:
         return f"Hit(id={self.id!r}, score={self.score!r})"
 
@@ -185,6 +188,10 @@ class SampledItem:
 
     def __hash__(self) -> int:
         return hash(self._drawn())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        drawn = (self.id, self.probability, self.weight)
+        return SampledItem, (*drawn, self.experience, self.version, self.position)
 
     def __repr__(self) -> str:
         return (

@@ -24,6 +24,8 @@ from relive.core.fold import (
     SettingsAdopted,
     Updated,
     fold,
+    fold_batch,
+    prepare,
 )
 from relive.core.partition import partition_of, share_of
 from relive.core.recent_ids import WINDOW
@@ -504,6 +506,32 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> Log:
     return made
 
 
+@st.composite
+def lively_logs(draw: st.DrawFn) -> Log:
+    """Mostly new experiences, in runs that are folded together, under settings that evict them."""
+    made: Log = []
+    number = 10
+    for _ in range(draw(st.integers(1, 4))):
+        chosen = changed_settings(
+            number,
+            capacity=draw(st.sampled_from([1, 3, 100])),
+            eviction_policy=draw(st.sampled_from(["oldest", "lowest_priority"])),
+            visual_dim=2,
+            text_dim=draw(st.sampled_from([None, 3, 3])),
+        )
+        made.append((encode(chosen), chosen))
+        for _ in range(draw(st.integers(2, 12))):
+            number += 1
+            # Now and then an id or an event comes again, and ends the run or is in it.
+            like = number - draw(st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 5]))
+            of_event = draw(st.sampled_from([number, like]))
+            of_experience = draw(st.sampled_from([number, like]))
+            event = recorded(of_event, f"x{of_experience}", **draw(CONTENTS))
+            made.append((encode(event), event))
+        number += 1
+    return made
+
+
 def fresh(partition: int = 0, partitions: int = 1) -> tuple[PartitionState, Tail]:
     tables = Tail(NoState())
     return PartitionState(tables, partition, partitions), tables
@@ -577,6 +605,64 @@ def test_changes_say_all_that_happened_to_rows(log: Log) -> None:
                 case Quarantined(_, at, reason):
                     assert (at, reason, raw) in list(state.quarantined())
         assert repr(list(known.values())) == repr(list(state.rows()))
+
+
+@given(logs() | lively_logs(), st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_batches_of_any_size_give_what_records_one_by_one_do(log: Log, sizes: list[int]) -> None:
+    state, tables = fresh()
+    alone, _ = fresh()
+    model = Model()
+    at, batches = 0, 0
+    while at < len(log):
+        batch = log[at : at + sizes[batches % len(sizes)]]
+        prepared = prepare([raw for raw, _ in batch])
+        records = [
+            (raw, at + number, each)
+            for number, ((raw, _), each) in enumerate(zip(batch, prepared, strict=True))
+        ]
+        changes = [change for step in fold_batch(state, records) for change in step]
+        for raw, position, _ in records:
+            fold(alone, raw, position)
+        assert state.digest() == alone.digest()
+        assert visible(state) == visible(alone)
+        assert state.counters.repeats == alone.counters.repeats
+        there = {row.position for row in state.rows()}
+        for change in changes:
+            # What came and went in one batch is told of in this order.
+            if isinstance(change, Removed):
+                assert change.row.position not in there
+        at, batches = at + len(batch), batches + 1
+    for position, (raw, event) in enumerate(log):
+        model.feed(position, raw, event)
+    assert_same(state, tables, model)
+
+
+@pytest.mark.parametrize(
+    ("among", "fields"),
+    [
+        (reported(1, "x12"), {}),
+        (recorded(1, "x12"), {}),
+        (recorded(1, "x12", total_reward=2.0), {}),
+        (recorded(12, "other"), {}),
+        (recorded(1, "other"), {"visual": vector(5)}),
+        (recorded(1, "other"), {"text": vector(3)}),
+    ],
+    ids=["parked", "known", "in conflict", "an event again", "misfit", "fixes a dimension"],
+)
+def test_a_run_with_something_special_in_it_is_folded_as_its_records_are(
+    among: Event, fields: dict[str, Any]
+) -> None:
+    run = [recorded(number, f"x{number}") for number in range(10, 16)]
+    run[3] = run[3]._replace(**fields)
+    raws = [encode(event) for event in (changed_settings(0, visual_dim=2), among, *run)]
+    state, _ = fresh()
+    steps = fold_batch(
+        state,
+        [(raw, at, each) for at, (raw, each) in enumerate(zip(raws, prepare(raws), strict=True))],
+    )
+    assert len(steps) == len(raws)
+    assert state.digest() == folded(raws).digest()
+    assert visible(state) == visible(folded(raws))
 
 
 @given(logs(), st.lists(st.integers(1, 7), min_size=1, max_size=5))
