@@ -17,6 +17,7 @@ from typing import Any
 
 from bench.workload import DIM, experiences
 
+from relive.core.priority_update import NewPriority
 from relive.log import NewRecord, open_log
 from relive.producers.compose import Composer, keyed_record
 
@@ -136,6 +137,10 @@ def _kinds() -> dict[str, tuple[int, list[list[NewRecord]]]]:
         positions = dict.fromkeys(range(partitions), 1000000 + n)
         return composer.retrievals(f"{n:032x}", kind, scored, positions, partitions, n)
 
+    def priorities(n: int) -> list[NewRecord]:
+        updates = [NewPriority(ids[at], 0.001 * at, n) for at in range(_BATCH)]
+        return [record for _, record in composer.priorities(updates, 1)]
+
     events = range(_EVENTS)
     many = f"sample of {_BATCH}, {_PARTITIONS} partitions"
     return {
@@ -150,10 +155,7 @@ def _kinds() -> dict[str, tuple[int, list[list[NewRecord]]]]:
             _PARTITIONS,
             [retrieved("sample", _BATCH, _PARTITIONS, n) for n in events[: _EVENTS // 10]],
         ),
-        "priority": (
-            1,
-            [[keyed_record(composer.priority(ids[0], 0.5, n), 1)] for n in events],
-        ),
+        f"priorities of {_BATCH}": (1, [priorities(n) for n in events]),
     }
 
 

@@ -1,8 +1,8 @@
 """The embedded buffer: the public API, over a real directory."""
 
+import copy
 import math
 import os
-import pickle
 import shutil
 import subprocess
 import sys
@@ -497,8 +497,7 @@ def test_what_was_found_can_be_looked_at_after_it_is_gone_and_the_buffer_closed(
         (hit,), (item,) = buffer.search(visual=[1.0, 2.0, 3.0], k=1), buffer.sample(1)
         buffer.remove("x")
         buffer.flush()
-    # Workers that load data are given it by other processes.
-    for found in (each.experience for each in pickle.loads(pickle.dumps([hit, item]))):
+    for found in (copy.deepcopy(hit).experience, copy.deepcopy(item).experience):
         assert (found.id, found.question) == ("x", "?")
         np.testing.assert_array_equal(found.visual, [1.0, 2.0, 3.0])
 

@@ -169,7 +169,7 @@ def _read_ahead(state: PartitionState, batch: Iterable[Prepared]) -> None:
     """Look up at once what folding the records will ask for one by one."""
     ids: list[str] = []
     for event, _, _ in batch:
-        if isinstance(event, ExperiencesRetrieved):
+        if isinstance(event, ExperiencesRetrieved | PrioritiesUpdated):
             ids += event.experience_ids
         elif event is not None and not isinstance(event, BufferCleared | SettingsChanged):
             ids.append(event.experience_id)
