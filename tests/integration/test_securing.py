@@ -137,7 +137,7 @@ def test_over_tls_a_token_lets_in_as_far_as_its_role_goes(
     done = run_relive("get", service.address, "a", *way_in, RELIVE_TOKEN=READER)
     assert done.json["id"] == "a"
     refused = run_relive("stats", service.address, *way_in, RELIVE_TOKEN="guess-" + READER)
-    assert (refused.code, refused.json["error"]["type"]) == (1, "Unauthenticated")
+    assert (refused.code, refused.json["error"]["class"]) == (6, "Unauthenticated")
 
     for text in (service.said, done.out, done.err, refused.out, refused.err):
         assert "s3cret" not in text

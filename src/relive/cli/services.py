@@ -171,7 +171,7 @@ def health(
     target: Annotated[
         str, typer.Argument(help="HOST:PORT of an index service, or several with commas between")
     ],
-    timeout_s: Annotated[float, typer.Option("--timeout")] = 3.0,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="seconds to wait for each")] = 3.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
     *,

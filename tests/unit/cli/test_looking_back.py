@@ -95,8 +95,8 @@ def test_explain_of_what_was_only_cited_shows_the_outcome(
 
 def test_explain_of_what_nothing_cites_is_code_1(relive: Relive, sampled: tuple[Path, Any]) -> None:
     done = relive("explain", sampled[0], "never", "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "UnknownRetrieval"
+    assert done.code == 3
+    assert done.json["error"]["class"] == "UnknownRetrieval"
 
 
 def test_top_shows_the_highest_priorities_first(relive: Relive, sampled: tuple[Path, Any]) -> None:

@@ -36,7 +36,7 @@ def test_a_bad_command_line_is_an_object_under_json(
     done = relive(*arguments, "--json")
     assert (done.code, done.err) == (2, "")
     error = done.json["error"]
-    assert (error["type"], error["field"]) == ("UsageError", field)
+    assert (error["class"], error["field"]) == ("UsageError", field)
     assert message in error["message"]
 
 
@@ -49,17 +49,17 @@ def test_a_bad_command_line_is_a_text_on_stderr_without_json(relive: Relive) -> 
 def test_a_bad_field_is_code_2_and_names_it(relive: Relive, directory: Path) -> None:
     done = relive("sample", directory, "-n", "-1", "--json")
     assert done.code == 2
-    assert done.json["error"]["type"] == "InvalidQuery"
+    assert done.json["error"]["class"] == "InvalidQuery"
     assert (done.json["error"]["field"], done.json["error"]["value"]) == ("n", "-1")
     done = relive("sample", directory, "-n", "-1")
     assert (done.code, done.out) == (2, "")
     assert "InvalidQuery: n: must be from 0" in done.err
 
 
-def test_a_failure_is_code_1(relive: Relive, directory: Path) -> None:
+def test_what_is_not_there_is_code_3(relive: Relive, directory: Path) -> None:
     done = relive("stats", directory, "--at", "99", "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "LogGap"
+    assert done.code == 3
+    assert done.json["error"]["class"] == "LogGap"
 
 
 def test_an_interrupt_is_code_130(

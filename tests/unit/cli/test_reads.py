@@ -73,8 +73,8 @@ def test_get_shows_an_experience_with_what_has_come_of_it(relive: Relive, target
 
 def test_get_of_what_is_not_live_is_code_1(relive: Relive, target: str) -> None:
     done = relive("get", target, "x3", "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "UnknownExperience"
+    assert done.code == 3
+    assert done.json["error"]["class"] == "UnknownExperience"
 
 
 def test_stats_say_what_is_in_it(relive: Relive, target: str, directory: Path) -> None:
@@ -151,7 +151,7 @@ def test_at_answers_as_of_then(relive: Relive, directory: Path, named: str) -> N
     target = f"file:{directory}" if named == "log URL" else str(directory)
     # Position 0 holds the settings, position n + 1 experience n.
     assert relive("get", target, "x3", "--at", "5", "--json").json["id"] == "x3"
-    assert relive("get", target, "x3", "--at", "4").code == 1
+    assert relive("get", target, "x3", "--at", "4").code == 3
     then = relive("stats", target, "--at", "0:5", "--json").json
     assert (then["size"], then["positions"]) == (4, {"0": 5})
     replayed = relive("replay", "--log", f"file:{directory}", "--to", "5", "--json").json
@@ -208,7 +208,7 @@ def test_a_directory_without_a_log_may_name_it(
     elsewhere = tmp_path / "elsewhere"
     with ExperienceBuffer.open(elsewhere, log=f"file:{directory}"):
         pass
-    assert relive("stats", elsewhere, "--json").json["error"]["type"] == "LogMissing"
+    assert relive("stats", elsewhere, "--json").json["error"]["class"] == "LogMissing"
     found = relive("stats", elsewhere, "--log", f"file:{directory}", "--json").json
     assert found["additions"] == 20
     assert relive("verify", elsewhere, "--log", f"file:{directory}").code == 0
