@@ -15,7 +15,7 @@ from relive.core.explanation import ExplainedItem, Explanation, KnownOutcome, Us
 from relive.core.priority_factors import priority_factors
 from relive.core.row import Row
 from relive.core.state import PartitionState
-from relive.errors import LogGap, UndecodableEvent, UnknownRetrieval
+from relive.errors import InvalidQuery, LogGap, UndecodableEvent, UnknownRetrieval
 from relive.log import EventLog, LogPrefix, log_now
 from relive.log.prefix import batches
 from relive.schemas import ExperiencesRetrieved, OutcomeReported, decode
@@ -61,9 +61,12 @@ def explain(
         row_now: the row of a live experience.
 
     Raises:
+        InvalidQuery: it is no id.
         UnknownRetrieval: nothing in the log cites it.
         LogUnavailable, LogDamaged, LogReplaced: see `EventLog.read`.
     """
+    if not isinstance(retrieval_id, str) or not retrieval_id:
+        raise InvalidQuery("retrieval_id", retrieval_id, "must be text, and not empty")
     found = find_retrieval(log_now(log), retrieval_id)
     then = state_then(log, found, lambda past: replay(past, _start(snapshots, past)))
     try:
