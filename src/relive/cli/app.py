@@ -12,6 +12,7 @@ import typer
 from relive.cli import doctor, events, looking_back, reads, replays, services
 from relive.cli.completion import PROGRAM, answer_completion, completion
 from relive.cli.exit_codes import ExitCode
+from relive.cli.indices import index_app
 from relive.cli.logs import log_app
 from relive.cli.output import end_with, end_with_usage
 from relive.cli.quarantine import quarantine_app
@@ -46,6 +47,7 @@ for _command in (
     app.command()(_command)
 log_app.command("trim")(trim_log)
 app.add_typer(log_app, name="log")
+app.add_typer(index_app, name="index")
 app.add_typer(quarantine_app, name="quarantine")
 app.add_typer(snapshot_app, name="snapshot")
 
