@@ -9,7 +9,7 @@ from typing import NoReturn, cast
 
 import typer
 
-from relive.cli import doctor, events, looking_back, reads, replays, services
+from relive.cli import bench, doctor, events, looking_back, reads, replays, services, settings
 from relive.cli.completion import PROGRAM, answer_completion, completion
 from relive.cli.exit_codes import ExitCode
 from relive.cli.indices import index_app
@@ -41,7 +41,9 @@ for _command in (
     looking_back.diff,
     replays.replay,
     replays.verify,
+    settings.settings,
     doctor.doctor,
+    bench.bench,
     completion,
 ):
     app.command()(_command)

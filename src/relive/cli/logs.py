@@ -40,7 +40,8 @@ def create(
     visual_dim: Annotated[int | None, typer.Option(help="dimension of visual embeddings")] = None,
     text_dim: Annotated[int | None, typer.Option(help="dimension of text embeddings")] = None,
     eviction_policy: Annotated[
-        EvictionPolicy | None, typer.Option(help="which give way beyond capacity")
+        EvictionPolicy | None,
+        typer.Option(metavar="|".join(EvictionPolicy), help="which give way beyond capacity"),
     ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,

@@ -38,7 +38,9 @@ from relive.log import EventLog, LogPrefix, log_now, open_log
 @way_in
 def explain(
     target: Target,
-    retrieval_id: Annotated[str, typer.Argument(metavar="RETRIEVAL_ID")],
+    retrieval_id: Annotated[
+        str, typer.Argument(metavar="RETRIEVAL_ID", help="of a search or a sample")
+    ],
     log: OtherLog = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
@@ -109,8 +111,10 @@ def top(
 
 def diff(
     target: Target,
-    before: Annotated[str, typer.Argument(metavar="POSITION|TIME")],
-    after: Annotated[str, typer.Argument(metavar="POSITION|TIME")],
+    before: Annotated[
+        str, typer.Argument(metavar="POSITION|TIME", help="as for --at of other commands")
+    ],
+    after: Annotated[str, typer.Argument(metavar="POSITION|TIME", help="a later one")],
     log: OtherLog = None,
     as_json: AsJson = False,
 ) -> None:

@@ -40,7 +40,7 @@ from relive.errors import InvalidQuery, UnknownExperience
 @way_in
 def get(
     target: Target,
-    experience_id: Annotated[str, typer.Argument(metavar="ID")],
+    experience_id: Annotated[str, typer.Argument(metavar="ID", help="of the experience")],
     at: At = None,
     log: OtherLog = None,
     config: ConfigFile = None,
@@ -168,7 +168,8 @@ def sample(
     alpha: Annotated[float, typer.Option(help="exponent of the priorities")] = 1.0,
     beta: Annotated[float, typer.Option(help="exponent of the importance weights")] = 0.0,
     strategy: Annotated[
-        Strategy, typer.Option(help="how they are drawn, or which are taken")
+        Strategy,
+        typer.Option(metavar="|".join(Strategy), help="how they are drawn, or which are taken"),
     ] = Strategy.PRIORITIZED,
     where: Where = None,
     since: Since = None,

@@ -57,8 +57,8 @@ def test_every_command_takes_json(words: tuple[str, ...], command: Any) -> None:
 
 
 @pytest.mark.parametrize(("words", "command"), list(commands()))
-def test_every_option_says_what_it_is_for(words: tuple[str, ...], command: Any) -> None:
-    silent = [p.name for p in command.params if p.opts[0].startswith("-") and not p.help]
+def test_everything_it_takes_says_what_it_is_for(words: tuple[str, ...], command: Any) -> None:
+    silent = [parameter.name for parameter in command.params if not parameter.help]
     assert silent == []
 
 

@@ -118,6 +118,15 @@ def test_search_takes_a_filter_and_a_least_score(relive: Relive, target: str) ->
     assert (refused.code, refused.json["error"]["field"]) == (2, "min_confidence")
 
 
+def test_sample_takes_the_same_filter(relive: Relive, target: str) -> None:
+    narrow = ("--where", "floor=3", "--min-reward", "1.2")
+    done = relive("sample", target, "-n", 10, *narrow, "--json")
+    assert done.code == 0, done.err
+    assert {item["id"] for item in done.json["items"]} == {"x15", "x19"}
+    refused = relive("sample", target, "--where", "floor", "--json")
+    assert (refused.code, refused.json["error"]["field"]) == (2, "where")
+
+
 def test_sample_repeats_with_its_seed_and_time(relive: Relive, target: str) -> None:
     options = ("-n", "5", "--seed", "7", "--now", NOW_S)
     first = relive("sample", target, *options, "--json").json
