@@ -42,24 +42,48 @@ def test_another_shell_is_refused(relive: Relive) -> None:
     assert (done.code, done.json["error"]["field"]) == (2, "shell")
 
 
-def test_bash_completes_commands_and_options(relive: Relive, path_with_relive: str) -> None:
-    bash = shutil.which("bash")
-    assert bash is not None
-    script = relive("completion", "bash").out + (
-        "COMP_WORDS=(relive qua); COMP_CWORD=1; _relive_completion relive\n"
-        'echo "${COMPREPLY[@]}"\n'
-        "COMP_WORDS=(relive sample ./buffer --min-r); COMP_CWORD=3; _relive_completion relive\n"
-        'echo "${COMPREPLY[@]}"\n'
-    )
+# What each shell is told to complete, given the script before it. zsh only hands what it was told
+# to a function of its own that needs a terminal, so that one stands in for it.
+ASKS = {
+    "bash": """
+        COMP_WORDS=(relive qua); COMP_CWORD=1; _relive_completion relive
+        echo "${COMPREPLY[@]}"
+        COMP_WORDS=(relive sample ./buffer --min-r); COMP_CWORD=3; _relive_completion relive
+        echo "${COMPREPLY[@]}"
+    """,
+    "zsh": """
+        _arguments() { print -r -- "$@" }
+        words=(relive sample ./buffer --min-r); CURRENT=4; _relive_completion
+    """,
+    "fish": """
+        complete -C "relive sample ./buffer --min-r"
+    """,
+}
+
+
+@pytest.mark.parametrize("shell", ASKS)
+def test_a_shell_completes_commands_and_options(
+    relive: Relive, path_with_relive: str, tmp_path: Path, shell: str
+) -> None:
+    found = shutil.which(shell)
+    if found is None:
+        # The others are installed by .ci/install.
+        assert os.environ.get("CI", "").lower() in ("", "0", "false"), f"there is no {shell}"
+        pytest.skip(f"there is no {shell}")
+    before = "autoload -U compinit; compinit -u -D\n" if shell == "zsh" else ""
+    flags = ["-f"] if shell == "zsh" else []  # without what is in the user's own files
     done = subprocess.run(
-        [bash, "-c", script],
+        [found, *flags, "-c", before + relive("completion", shell).out + ASKS[shell]],
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "PATH": path_with_relive},
+        env={**os.environ, "PATH": path_with_relive, "HOME": str(tmp_path)},
         check=False,
     )
-    assert (done.stdout.splitlines(), done.stderr) == (["quarantine", "--min-reward"], "")
+    *command, option = (line for line in done.stdout.splitlines() if line.strip())
+    assert command == (["quarantine"] if shell == "bash" else []), done.stderr
+    assert "--min-reward" in option
+    assert "--max-reward" not in option
 
 
 @pytest.mark.parametrize(
