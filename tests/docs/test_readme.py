@@ -18,7 +18,13 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 MARKED_TO_RUN = re.findall(r"<!-- run -->\n```python\n(.*?)```", README, re.DOTALL)
 # A command is `relive WORD`, or `relive log WORD`, at the start of a line or of a code span.
 COMMANDS = sorted(
-    set(re.findall(r"(?:^|`|\$ )relive ((?:(?:log|snapshot|index|quarantine) )?[a-z]+)", README, re.MULTILINE))
+    set(
+        re.findall(
+            r"(?:^|`|\$ )relive ((?:(?:log|snapshot|index|quarantine) )?[a-z]+)",
+            README,
+            re.MULTILINE,
+        )
+    )
 )
 LINKS = [
     (page, link)
