@@ -79,3 +79,27 @@ def test_help_is_code_0(relive: Relive) -> None:
     for command in ("get", "stats", "search", "sample", "tail", "publish", "replay", "verify",
                     "log", "quarantine"):  # fmt: skip
         assert command in done.out
+
+
+def test_what_is_not_written_to_a_terminal_has_no_colours(
+    relive: Relive, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):
+        monkeypatch.delenv(name, raising=False)
+    for arguments in (("--help",), ("stats", "--help"), ("stats", directory), ("stats", "--nope")):
+        done = relive(*arguments)
+        assert done.out + done.err
+        assert "\x1b" not in done.out + done.err
+
+
+def test_a_bug_is_an_object_too_and_its_traceback_is_not_lost(
+    relive: Relive, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr("relive.cli.reads.reading", broken)
+    done = relive("stats", directory, "--json")
+    assert (done.code, done.json["error"]["class"]) == (1, "ZeroDivisionError")
+    assert set(done.json["error"]) == {"class", "field", "value", "message"}
+    assert "Traceback" in done.err
