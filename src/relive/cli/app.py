@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from typing import NoReturn, cast
 
 import typer
@@ -14,7 +13,7 @@ from relive.cli.completion import PROGRAM, answer_completion, completion
 from relive.cli.exit_codes import ExitCode
 from relive.cli.indices import index_app
 from relive.cli.logs import log_app
-from relive.cli.output import end_with, end_with_usage
+from relive.cli.output import end_with, end_with_bug, end_with_usage
 from relive.cli.quarantine import quarantine_app
 from relive.cli.snapshots import snapshot_app, trim_log
 from relive.errors import ReliveError
@@ -81,7 +80,6 @@ def run() -> NoReturn:
         end_with(error)
     except _UsageProblem as problem:
         end_with_usage(problem)
-    except Exception as bug:  # noqa: BLE001 - a program that reads JSON gets some; the rest is below
-        traceback.print_exc()
-        end_with(bug)
+    except Exception as bug:  # noqa: BLE001 - a program that reads JSON gets some, and all is logged
+        end_with_bug(bug)
     sys.exit(code if isinstance(code, int) else ExitCode.DONE)

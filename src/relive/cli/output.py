@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
 from relive.cli.exit_codes import ExitCode, code_of
@@ -64,13 +65,23 @@ def end_with(error: BaseException) -> NoReturn:
     name = type(error).__name__
     if logs_are_json():
         logging.getLogger("relive").critical("%s: %s", name, error)
-        if "--json" not in sys.argv:
-            sys.exit(code)
-    if "--json" not in sys.argv:
+    elif "--json" not in sys.argv:
         sys.stderr.write(f"relive: {name}: {error}\n")
+    if "--json" not in sys.argv:
         sys.exit(code)
     field, value = (error.field, error.value) if isinstance(error, FieldError) else (None, None)
     _end_with_json(name, field, value, str(error), code)
+
+
+def end_with_bug(bug: Exception) -> NoReturn:
+    """The same, of what was not foreseen: with its traceback."""
+    if logs_are_json():
+        logging.getLogger("relive").critical("the program failed", exc_info=bug)
+    else:
+        traceback.print_exception(bug)
+    if "--json" not in sys.argv:
+        sys.exit(ExitCode.FAILED)
+    _end_with_json(type(bug).__name__, None, None, str(bug), ExitCode.FAILED)
 
 
 def end_with_usage(problem: Any) -> NoReturn:
