@@ -79,6 +79,7 @@ _CODES: tuple[tuple[ExitCode, tuple[type[errors.ReliveError], ...]], ...] = (
             errors.TrimRefused,
             errors.LogReplaced,
             errors.LogsDiffer,
+            errors.SchemaRefused,
             errors.ReadOnlyLog,
             errors.StoreInUse,
             errors.StoreIncompatible,
