@@ -11,9 +11,9 @@ from relive.errors import InvalidConfig
 
 _log = logging.getLogger(__name__)
 
-# Of the compose file, of tests, and of the command line's completion.
-_NOT_SETTINGS = frozenset({"IMAGE", "KAFKA_HOME", "KAFKA_IMAGE", "KAFKA_PORT", "PORT"})
-_NOT_SETTINGS_PREFIXES = ("TEST_", "FAULTS")
+# Of the compose file and of tests. Kafka's are refused by name where they are read, if unknown.
+_NOT_SETTINGS = frozenset({"IMAGE", "PORT"})
+_NOT_SETTINGS_PREFIXES = ("TEST_", "FAULTS", "KAFKA_")
 
 # Of two names, how much has to be the same for one to be a slip for the other.
 _NEAR = 0.8

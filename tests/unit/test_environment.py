@@ -23,7 +23,8 @@ def test_a_slip_is_told_from_what_somebody_else_set() -> None:
 def test_every_setting_and_what_tests_and_compose_use_is_known() -> None:
     names = [f"RELIVE_{name}" for name in BufferConfig.model_fields]
     names += [name.upper() for name in names]
-    names += ["RELIVE_TEST_KAFKA_VIA", "RELIVE_FAULTS_SEED", "RELIVE_IMAGE", "RELIVE_KAFKA_PORT"]
+    names += ["RELIVE_TEST_KAFKA_VIA", "RELIVE_FAULTS_SEED", "RELIVE_IMAGE"]
+    names += ["RELIVE_KAFKA_PORT", "RELIVE_KAFKA_SASL_PASSWORD"]
     assert unknown_variables(names) == {}
 
 
