@@ -3,10 +3,10 @@ PY := .venv/bin/python
 PYTHON ?= python3
 SRC := src schemas producers consumers index_service tests bench examples
 
-.PHONY: help setup demo test faults soak check format bench lock proto clean
+.PHONY: help setup demo test faults soak check format bench lock proto cli-page clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 setup: .venv/.installed ## make .venv with the locked dependencies
 
@@ -43,6 +43,9 @@ bench: setup ## the benchmarks, as JSON on stdout
 
 proto: setup ## generate the RPC code from the .proto
 	$(PY) -m grpc_tools.protoc -I schemas --python_out=schemas --pyi_out=schemas --grpc_python_out=schemas schemas/relive/schemas/index.proto
+
+cli-page: setup ## write docs/cli.md from the commands
+	$(PY) -m relive.cli.reference > docs/cli.md
 
 lock: ## renew the locked requirements (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \

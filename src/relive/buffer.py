@@ -22,8 +22,10 @@ from relive.consumers import (
     recovering,
     state_before_end,
 )
+from relive.consumers.explanation import explain
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
+from relive.core.explanation import Explanation
 from relive.core.filter import Filter
 from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
@@ -453,6 +455,21 @@ class ExperienceBuffer:
         """Live ids, oldest first."""
         self._catch_up()
         return self._engine.ids()
+
+    def explain(self, retrieval_id: str) -> Explanation:
+        """Why a search or a sample returned what it did, and what has come of it.
+
+        It reads the whole log, and replays it up to the retrieval.
+
+        Args:
+            retrieval_id: of the search or sample.
+
+        Raises:
+            InvalidQuery: it is no id.
+            UnknownRetrieval: nothing in the log cites it.
+        """
+        self.flush()
+        return explain(self._event_log, self._snapshots, retrieval_id, self._engine.row)
 
     def stats(self) -> BufferStats:
         """What is in the buffer and what happened to it."""

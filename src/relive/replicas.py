@@ -75,8 +75,8 @@ _DISCOVERY_S = 3.0
 # Calls to shares that wait for a thread; more are made as calls come.
 _MOST_THREADS = 128
 _CLOSE_S = 1.0
-# A draw changes nothing but counts.
-_HARMLESS_TWICE = ("SampleSequences",)
+# A draw changes nothing but counts, and an explanation nothing at all.
+_HARMLESS_TWICE = ("SampleSequences", "Explain")
 
 
 class ReplicaChannel:

@@ -422,7 +422,7 @@ def test_a_service_that_cannot_start_says_so_as_json(run_relive: Any, tmp_path: 
     done = run_relive(
         "serve", "--log", f"file:{tmp_path / 'none'}", "--path", tmp_path, "--log-format", "json"
     )
-    assert done.code == 1
+    assert done.code == 3
     (line,) = map(json.loads, done.err.splitlines())
     assert line["level"] == "CRITICAL"
     assert line["message"].startswith("LogMissing: ")

@@ -65,6 +65,7 @@ class Engine:
         search, search_many: see `Searching`.
         sample, sample_sequences, episode, episode_steps: see `Drawing`.
         record_retrieval: see `Retrievals.record`.
+        ask_rebuild, rebuilt: see `Indexing`.
         verdicts: on updates of priorities.
         measures: of its reads.
 
@@ -111,6 +112,7 @@ class Engine:
             store.close()
             raise
         self._indexing = self._projections.indexing
+        self.ask_rebuild, self.rebuilt = self._indexing.ask_rebuild, self._indexing.rebuilt
         self._retrievals = Retrievals(log, recorded=self._options.record_retrievals)
         self.record_retrieval = self._retrievals.record
         readers = self._materializer, self._projections, self._scanner, self._retrievals
@@ -230,13 +232,16 @@ class Engine:
         """
         self._indexing.rebuild(wait=wait)
 
-    def roll_back_index(self) -> None:
+    def roll_back_index(self, timeout_s: float | None = None) -> None:
         """Put the index in service again that the current one took the place of.
+
+        Args:
+            timeout_s: how long a build under way is waited for; until it ends by default.
 
         Raises:
             BuildFailed, IndexDamaged: see `Indexing.roll_back`.
         """
-        self._indexing.roll_back()
+        self._indexing.roll_back(timeout_s)
 
     # State
 

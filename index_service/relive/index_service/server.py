@@ -109,6 +109,9 @@ _METHODS = {
     ),
     "Stats": _Method("stats", pb.StatsRequest, "freshness"),
     "RecordRetrievals": _Method("record_retrievals", pb.RecordRetrievalsRequest, "retrievals"),
+    "Explain": _Method("explain", pb.ExplainRequest, "retrieval_id"),
+    "RebuildIndex": _Method("rebuild_index", pb.RebuildIndexRequest, "ticket", Role.ADMIN),
+    "RollBackIndex": _Method("roll_back_index", pb.RollBackIndexRequest, "roll_back", Role.ADMIN),
 }
 
 
@@ -143,6 +146,7 @@ class IndexServer:
         max_call_s: no call waits longer, whatever its deadline.
         security: encryption and authentication.
         insecure_listen: listen beyond this machine though it is not encrypted, or anyone may ask.
+        snapshots: that explanations of retrievals may start from.
 
     Attributes:
         measures: what it measures of calls.
@@ -164,12 +168,14 @@ class IndexServer:
         max_call_s: float = MAX_CALL_S,
         security: ServerSecurity = ServerSecurity(),  # noqa: B008 - frozen
         insecure_listen: bool = False,
+        snapshots: Snapshots | None = None,
     ) -> None:
         refuse_exposure(listen, security, insecure_listen)
         self._tracing = tracing()
         self.measures = RpcMeasures(method.name for method in _METHODS.values())
         self._make_engine = make_engine
         self._event_log = log
+        self._snapshots = snapshots
         self._max_message_bytes = max_message_bytes
         self._max_call_s = max_call_s
         self._engine: Engine | None = None
@@ -216,7 +222,12 @@ class IndexServer:
             with self._phase_changed:
                 self._refuse_if_stopping()
                 self._service = IndexService(
-                    engine, self._event_log, _WAITING, self._admission.pause, lambda: self._shed
+                    engine,
+                    self._event_log,
+                    _WAITING,
+                    self._admission.pause,
+                    lambda: self._shed,
+                    self._snapshots,
                 )
                 self._phase = Phase.SERVING
         except BaseException:
@@ -264,6 +275,8 @@ class IndexServer:
         self._health.enter_graceful_shutdown()
         self._drain(grace_s)
         self._threads.shutdown(wait=False)
+        if self._service is not None:
+            self._service.close()
         engine = self._engine
         if engine is not None:
             engine.close()
@@ -576,6 +589,7 @@ def serve(
             max_queued=max_queued,
             max_message_bytes=max_message_bytes,
             security=config.server_security(),
+            snapshots=Snapshots(snapshots.directory),
         )
         with _signals() as stop, ThreadPoolExecutor(1) as background, beside(server):
             server.start()

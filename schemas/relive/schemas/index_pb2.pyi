@@ -455,6 +455,123 @@ class RecordRetrievalsReply(_message.Message):
     basis: Basis
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ...) -> None: ...
 
+class ExplainRequest(_message.Message):
+    __slots__ = ("retrieval_id",)
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    retrieval_id: str
+    def __init__(self, retrieval_id: _Optional[str] = ...) -> None: ...
+
+class ExplainReply(_message.Message):
+    __slots__ = ("basis", "explanation")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    explanation: Explanation
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("kind", "seed", "now", "positions", "items")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    seed: int
+    now: float
+    positions: _containers.ScalarMap[int, int]
+    items: _containers.RepeatedCompositeFieldContainer[ExplainedItem]
+    def __init__(self, kind: _Optional[str] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ..., positions: _Optional[_Mapping[int, int]] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ...) -> None: ...
+
+class ExplainedItem(_message.Message):
+    __slots__ = ("id", "score", "then", "outcome", "now")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THEN_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    score: float
+    then: PriorityFactors
+    outcome: KnownOutcome
+    now: UseNow
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., then: _Optional[_Union[PriorityFactors, _Mapping]] = ..., outcome: _Optional[_Union[KnownOutcome, _Mapping]] = ..., now: _Optional[_Union[UseNow, _Mapping]] = ...) -> None: ...
+
+class PriorityFactors(_message.Message):
+    __slots__ = ("given", "confidence", "reward", "age", "floored", "value", "priority")
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    FLOORED_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    given: float
+    confidence: float
+    reward: float
+    age: float
+    floored: bool
+    value: float
+    priority: float
+    def __init__(self, given: _Optional[float] = ..., confidence: _Optional[float] = ..., reward: _Optional[float] = ..., age: _Optional[float] = ..., floored: _Optional[bool] = ..., value: _Optional[float] = ..., priority: _Optional[float] = ...) -> None: ...
+
+class KnownOutcome(_message.Message):
+    __slots__ = ("success", "reward", "revision")
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    success: bool
+    reward: float
+    revision: int
+    def __init__(self, success: _Optional[bool] = ..., reward: _Optional[float] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class UseNow(_message.Message):
+    __slots__ = ("partition", "position", "retrieval_count", "success_count", "success_rate")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    position: int
+    retrieval_count: int
+    success_count: int
+    success_rate: float
+    def __init__(self, partition: _Optional[int] = ..., position: _Optional[int] = ..., retrieval_count: _Optional[int] = ..., success_count: _Optional[int] = ..., success_rate: _Optional[float] = ...) -> None: ...
+
+class RebuildIndexRequest(_message.Message):
+    __slots__ = ("ticket",)
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    ticket: int
+    def __init__(self, ticket: _Optional[int] = ...) -> None: ...
+
+class RebuildIndexReply(_message.Message):
+    __slots__ = ("basis", "ticket", "done")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    ticket: int
+    done: bool
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., ticket: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
+
+class RollBackIndexRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RollBackIndexReply(_message.Message):
+    __slots__ = ("basis",)
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ...) -> None: ...
+
 class IndexStats(_message.Message):
     __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu")
     LISTS_FIELD_NUMBER: _ClassVar[int]

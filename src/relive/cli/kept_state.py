@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
+from relive.cli.progress import progress
 from relive.config import BufferConfig
 from relive.consumers import (
     Materializer,
@@ -49,11 +50,21 @@ def kept_state(
     snapshotter = Snapshotter(materializer, found.store, log, found.backend, options)
     try:
         with beside(materializer, snapshotter):
-            materializer.recover()
+            with _catching_up(log, materializer):
+                materializer.recover()
             yield materializer, snapshotter
     finally:
         snapshotter.close()
         materializer.close()
+
+
+@contextmanager
+def _catching_up(log: EventLog, materializer: Materializer) -> Iterator[None]:
+    start = materializer.positions()
+    total = sum(log.bounds(partition).end - position for partition, position in start.items())
+    begun = sum(start.values())
+    with progress("catching up", total, lambda: sum(materializer.positions().values()) - begun):
+        yield
 
 
 def _folding(log: EventLog, found: Recovered, poison_limit: int) -> tuple[Recovered, Materializer]:

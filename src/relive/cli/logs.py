@@ -39,7 +39,10 @@ def create(
     capacity: Annotated[int | None, typer.Option(help="experiences kept")] = None,
     visual_dim: Annotated[int | None, typer.Option(help="dimension of visual embeddings")] = None,
     text_dim: Annotated[int | None, typer.Option(help="dimension of text embeddings")] = None,
-    eviction_policy: Annotated[EvictionPolicy | None, typer.Option()] = None,
+    eviction_policy: Annotated[
+        EvictionPolicy | None,
+        typer.Option(metavar="|".join(EvictionPolicy), help="which give way beyond capacity"),
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:

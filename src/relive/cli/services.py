@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
@@ -29,6 +30,7 @@ from relive.cli.output import print_result, print_state
 from relive.cli.stopping import stop_signal
 from relive.cli.watching import metrics_served
 from relive.config import BufferConfig
+from relive.environment import check_environment
 from relive.errors import DeadlineExceeded, ServiceUnavailable
 from relive.log import open_log, parsed_partitions
 from relive.replicas import addresses
@@ -114,6 +116,7 @@ def serve(
     }
     settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
     use_log_format(settings.log_format)
+    check_environment(os.environ)
     code = serve_until_stopped(
         path or settings.persistence_path,
         settings,
@@ -146,6 +149,7 @@ def materialize(
     flags = {"metrics_listen": metrics_listen, "log_format": log_format}
     settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
     use_log_format(settings.log_format)
+    check_environment(os.environ)
     directory = path or settings.persistence_path
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
     event_log = open_log(log, kafka=settings.kafka)
@@ -171,7 +175,7 @@ def health(
     target: Annotated[
         str, typer.Argument(help="HOST:PORT of an index service, or several with commas between")
     ],
-    timeout_s: Annotated[float, typer.Option("--timeout")] = 3.0,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="seconds to wait for each")] = 3.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
     *,

@@ -57,7 +57,7 @@ def test_a_target_with_other_records_is_left_alone(
         buffer.add(Experience(id="mine", visual=[1.0, 1.0]))
     before = relive("stats", tmp_path / "other", "--json").json
     done = relive("log", "copy", directory, f"file:{tmp_path / 'other'}", "--json")
-    assert (done.code, done.json["error"]["type"]) == (1, "LogsDiffer")
+    assert (done.code, done.json["error"]["class"]) == (7, "LogsDiffer")
     assert relive("stats", tmp_path / "other", "--json").json == before
 
 
@@ -71,7 +71,7 @@ def test_a_writer_to_the_target_is_noticed_by_the_digest(
 
     monkeypatch.setattr("relive.cli.logs.copy_log", with_another_writer)
     done = relive("log", "copy", directory, f"file:{tmp_path / 'copy'}", "--json")
-    assert (done.code, done.json["error"]["type"]) == (1, "LogsDiffer")
+    assert (done.code, done.json["error"]["class"]) == (7, "LogsDiffer")
     assert "digest" in done.json["error"]["message"]
 
 
@@ -82,7 +82,7 @@ def test_a_log_is_not_copied_onto_itself(relive: Relive, directory: Path) -> Non
 
 def test_a_source_that_is_not_there_makes_no_target(relive: Relive, tmp_path: Path) -> None:
     done = relive("log", "copy", f"file:{tmp_path / 'a'}", f"file:{tmp_path / 'b'}", "--json")
-    assert done.json["error"]["type"] == "LogMissing"
+    assert done.json["error"]["class"] == "LogMissing"
     assert list(tmp_path.iterdir()) == []
 
 
