@@ -22,7 +22,7 @@ def histogram(values: FloatArray, bars: int = BARS) -> list[dict[str, Any]]:
     # As shares of the span: a span of huge numbers need not fit a float.
     at = np.minimum(((values / 2 - low / 2) / (high / 2 - low / 2) * bars).astype(int), bars - 1)
     counts = np.bincount(at, minlength=bars).tolist()
-    bounds = [low + (high / bars - low / bars) * bar for bar in range(bars)] + [high]
+    bounds = [low * (1 - bar / bars) + high * (bar / bars) for bar in range(bars + 1)]
     return [
         {"from": bounds[bar], "to": bounds[bar + 1], "count": counts[bar]} for bar in range(bars)
     ]

@@ -212,6 +212,8 @@ class Requests:
                 str(failure),
                 failure.field if isinstance(failure, FieldError) else None,
             )
+        except _Refused:
+            raise
         except Exception as failure:  # noqa: BLE001 - a request is answered, come what may
             _log.error("%s %r failed", request.method, request.path, exc_info=failure)
             problem = f"the service failed to answer: {type(failure).__name__}"

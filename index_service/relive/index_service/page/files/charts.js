@@ -29,10 +29,10 @@ const frame = ({ low, high, first, last }) => [
 const x = (at, of) => LEFT + ((WIDTH - LEFT) * at) / of;
 const y = (share) => HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * share;
 
-// shares: from 0 to 1
-export const barsOf = (shares) =>
+// shares: from 0 to 1; behind: a line is drawn over them
+export const barsOf = (shares, behind = false) =>
   shares.map((share, at) => svg("rect", {
-    class: "bar", x: x(at, shares.length) + 1, width: Math.max(1, x(1, shares.length) - LEFT - 2), y: y(share), height: Math.max(0, HEIGHT - BOTTOM - y(share)),
+    class: behind ? "bar behind" : "bar", x: x(at, shares.length) + 1, width: Math.max(1, x(1, shares.length) - LEFT - 2), y: y(share), height: Math.max(0, HEIGHT - BOTTOM - y(share)),
   }));
 
 // shares: from 0 to 1, null where there is none; what lies next to each other is joined

@@ -5,7 +5,7 @@ import { number, percent, time } from "./words.js";
 
 const WHAT = {
   ExperienceRecorded: () => "recorded",
-  OutcomeReported: (event) => `${event.success ? "success" : "failure"}${event.reward === null ? "" : `, reward ${number(event.reward)}`}${event.revision ? `, revision ${event.revision}` : ""}`,
+  OutcomeReported: (event) => `${event.success ? "success" : "failure"}${event.reward === null ? "" : `, reward ${number(event.reward)}`}`,
   ExperiencesRetrieved: (event) => `${event.kind === "sample" ? "sampled, probability" : "found by a search, score"} ${number(event.score)}`,
   PriorityUpdated: (event) => `priority ${number(event.priority)}, expected version ${event.expected_version}`,
   ExperienceRetired: (event) => `removed${event.reason ? `: ${event.reason}` : ""}`,

@@ -12,6 +12,11 @@ const mark = (kind, x, y, more = {}) => {
   return svg("circle", { cx: x, cy: y, r: kind === "good" ? 4 : 3.5, ...attributes });
 };
 
+const span = (values) => {
+  const low = values.reduce((a, b) => Math.min(a, b), Infinity), high = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  return { middle: (low + high) / 2, width: Math.max(high - low, 0.01) };
+};
+
 let shown = null;
 
 export const refresh = async () => {
@@ -28,9 +33,12 @@ export const refresh = async () => {
     : "There are no experiences yet.");
   put(byId("map-legend"), Object.keys(NAMES).map((kind) =>
     el("span", {}, svg("svg", { width: 14, height: 14, "aria-hidden": "true" }, mark(kind, 7, 7)), `${NAMES[kind]} (${number(counts[kind])})`)));
+  const across = span(found.x), up = span(found.y);
+  // One scale for both directions, or distances would not be what they look like.
+  const scale = Math.min((SIZE - 2 * EDGE) / across.width, (HEIGHT - 2 * EDGE) / up.width);
   const points = found.ids.map((id, at) => {
-    const x = EDGE + ((found.x[at] + 1) / 2) * (SIZE - 2 * EDGE);
-    const y = EDGE + ((1 - found.y[at]) / 2) * (HEIGHT - 2 * EDGE);
+    const x = SIZE / 2 + (found.x[at] - across.middle) * scale;
+    const y = HEIGHT / 2 - (found.y[at] - up.middle) * scale;
     const said = `${id}: ${found.success_rate[at] === null ? "no outcome known" : `success rate ${percent(found.success_rate[at])}`}`;
     const point = mark(kinds[at], Math.round(x * 10) / 10, Math.round(y * 10) / 10, {
       on: { click: () => { location.hash = `#/experience/${encodeURIComponent(id)}`; } },
