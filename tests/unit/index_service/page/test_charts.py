@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_every_experience_is_in_one_span_of_time(rows: list[tuple[int, float]]) 
     bars = success_by_time(event_times, np.array([rate for _, rate in rows]))
     assert sum(bar["experiences"] for bar in bars) == len(rows)
     assert sum(bar["known"] for bar in bars) == sum(not math.isnan(rate) for _, rate in rows)
-    for before, after in zip(bars, bars[1:], strict=False):
+    for before, after in itertools.pairwise(bars):
         assert before["to_us"] == after["from_us"]
     for bar in bars:
         assert (bar["success_rate"] is None) == (bar["known"] == 0)
