@@ -22,6 +22,7 @@ from relive.errors import InvalidConfig, LogUnavailable
 from relive.index_service import Engine, IndexOptions
 from relive.index_service.page import answers, past
 from relive.index_service.page.page import Page
+from relive.index_service.page.plane import plane_of
 from relive.index_service.rpc_security import ServerSecurity
 from relive.index_service.server import IndexServer
 from relive.log.memory import MemoryLog
@@ -610,7 +611,6 @@ def test_while_the_page_computes_searches_and_the_fold_go_on(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, release = threading.Event(), threading.Event()
-    plane_of = answers.plane_of
 
     def wait(rows: Any) -> Any:
         entered.set()
@@ -648,7 +648,6 @@ def test_however_many_look_the_map_is_made_once(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
-    plane_of = answers.plane_of
 
     def count(rows: Any) -> Any:
         made.append(len(rows))
