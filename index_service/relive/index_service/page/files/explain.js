@@ -64,7 +64,7 @@ const show = (found) => {
       ["Experience", (item) => linkTo(item.id)], [score, (item) => number(item.score), true],
       ...factorColumns.map(([name, cell, isNumber]) => [name, (item) => (item.factors ? cell(item.factors) : null), isNumber]),
       ["Outcome", (item) => (item.outcome ? (item.outcome.success ? "success" : "failure") : "not known")],
-      ["Now", (item) => (item.now ? `${number(item.now.success_count)} of ${number(item.now.retrieval_count)}` : "gone"), true],
+      ["Successes now", (item) => (item.now ? `${number(item.now.success_count)} of ${number(item.now.retrieval_count)}` : "gone"), true],
     ], found.items));
 };
 
