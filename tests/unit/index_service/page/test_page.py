@@ -5,12 +5,13 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,9 +25,13 @@ from relive.index_service.page import answers, past
 from relive.index_service.page.page import Page
 from relive.index_service.page.plane import plane_of
 from relive.index_service.rpc_security import ServerSecurity
+from relive.index_service.rpc_tls import ServerTls
 from relive.index_service.server import IndexServer
 from relive.log.memory import MemoryLog
 from relive.producers.compose import Composer, keyed_record
+
+if TYPE_CHECKING:
+    from tests.conftest import Authority
 
 PATIENCE_S = 30.0
 READER, PUBLISHER = "reader-s3cret-s3cret", "publisher-s3cret-s3cret"
@@ -547,6 +552,31 @@ def test_no_token_is_logged(
     case.ask("/api/state", Authorization=f"Bearer {READER}")
     assert READER not in caplog.text + repr(case.page)
     assert PUBLISHER not in caplog.text
+
+
+def test_over_tls_the_cookie_is_for_tls_alone(
+    make_case: Callable[..., Case], tokens: Path, authority: Authority
+) -> None:
+    security = ServerSecurity(ServerTls(*authority.issue("server")), tokens)
+    case = make_case(security=security).serve()
+    assert case.page.url.startswith("https://127.0.0.1:")
+    context = ssl.create_default_context(cafile=str(authority.file))
+    port = int(case.page.address.rpartition(":")[2])
+    connection = http.client.HTTPSConnection("localhost", port, timeout=PATIENCE_S, context=context)
+    connection.request(
+        "POST",
+        "/api/session",
+        body=json.dumps({"token": READER}),
+        headers={"Content-Type": "application/json", "Origin": f"https://localhost:{port}"},
+    )
+    reply = connection.getresponse()
+    reply.read()
+    assert reply.status == 200
+    assert (reply.getheader("Set-Cookie") or "").endswith("; Secure")
+    connection.close()
+    # In plaintext there is no page at all.
+    with pytest.raises((OSError, http.client.HTTPException)):
+        case.ask("/")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", "10.0.0.1:0", "example.org:80"])
