@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import orjson
 
-from relive.core.embedding import Float32Array
 from relive.core.experience import Experience, checked_id, experience_from
 from relive.core.filter import Filter
 from relive.core.partition import partition_of
@@ -33,21 +31,26 @@ from relive.index_service.engine import Engine
 from relive.index_service.page import past
 from relive.index_service.page.charts import histogram, success_by_time
 from relive.index_service.page.kept import Kept
+from relive.index_service.page.messages import Request
 from relive.index_service.page.observed import Observer
-from relive.index_service.page.plane import chosen, most_points, plane_of
-from relive.index_service.page.requests import Answer, Request
-from relive.index_service.scan import IndexArray
-from relive.index_service.segments import RowKey, Segment
-from relive.index_service.view import View
+from relive.index_service.page.plane import plane_of
+from relive.index_service.page.requests import Answer
+from relive.index_service.page.rows import newest, spread
+from relive.index_service.page.shown import (
+    MAX_LONG,
+    MAX_SHORT,
+    document_text,
+    event_shown,
+    progress,
+    short,
+)
 from relive.log import EventLog
-from relive.schemas import Event, ExperiencesRetrieved, OutcomeReported, PriorityUpdated
-from relive.schemas.events import ExperienceRetired
+from relive.schemas import ExperiencesRetrieved, OutcomeReported
 
 MAX_K = 100
 # Experiences whose questions are read for words, newest first, and for how long.
 _READ, _READ_S, _READ_AT_ONCE = 5_000, 0.5, 100
-# What a page shows of long texts.
-_MAX_SHORT, _MAX_LONG = 300, 20_000
+# Of a retrieval.
 _MAX_ITEMS = 200
 
 _STATE_S, _CHARTS_S, _MAP_S = 1.0, 5.0, 5.0
@@ -176,7 +179,7 @@ class Answers:
     def _map_now(self) -> dict[str, Any]:
         with self._computing() as engine:
             view = engine.looks.view()
-            keys, embeddings = _spread(view)
+            keys, embeddings = spread(view)
             rows = engine.looks.rows(keys)
             there = [at for at, row in enumerate(rows) if row is not None]
             plane = plane_of(embeddings[there])
@@ -233,7 +236,7 @@ class Answers:
                 min_score=asked.get("min_score"),
                 recorded=record,
             )
-            hits = [{"score": hit.score, **_short(hit.experience)} for hit in result]
+            hits = [{"score": hit.score, **short(hit.experience)} for hit in result]
         return {
             "retrieval_id": result.retrieval_id if record else None,
             "recorded": record and engine.options.record_retrievals,
@@ -246,25 +249,25 @@ class Answers:
 
     def _search_words(self, words: object, k: int, wanted: Filter | None) -> dict[str, Any]:
         """The newest experiences whose question has some words as they are."""
-        if not isinstance(words, str) or len(words) > _MAX_SHORT:
-            raise InvalidQuery("words", words, f"must be text of at most {_MAX_SHORT} characters")
+        if not isinstance(words, str) or len(words) > MAX_SHORT:
+            raise InvalidQuery("words", words, f"must be text of at most {MAX_SHORT} characters")
         needle = words.casefold()
         hits: list[dict[str, Any]] = []
         looked_at = 0
         with self._computing() as engine:
             view = engine.looks.view(wanted)
-            newest = _newest(view, _READ)
+            keys = newest(view, _READ)
             stops = time.monotonic() + _READ_S
             now_us = self._clock_us()
-            for start in range(0, len(newest), _READ_AT_ONCE):
-                some = newest[start : start + _READ_AT_ONCE]
+            for start in range(0, len(keys), _READ_AT_ONCE):
+                some = keys[start : start + _READ_AT_ONCE]
                 found = engine.looks.records(some)
                 found.sort(key=lambda each: (-each[0].position, each[0].partition))
                 for row, event in found:
                     looked_at += 1
                     if needle in event.question.casefold():
                         experience = _experience_of(engine, row, event, now_us)
-                        hits.append({"score": None, **_short(experience)})
+                        hits.append({"score": None, **short(experience)})
                         if len(hits) == k:
                             break
                 if len(hits) == k or time.monotonic() >= stops:
@@ -293,10 +296,10 @@ class Answers:
         mean = float(priorities.values.mean()) if len(priorities.values) else 0.0
         share = factors.priority / (mean * priorities.live) if mean > 0 else None
         return {
-            **_short(experience, _MAX_LONG),
-            "trajectory": _text(experience.trajectory, _MAX_LONG),
-            "metadata": _text(experience.metadata, _MAX_LONG),
-            "final_answer": _text(experience.final_answer, _MAX_LONG),
+            **short(experience, MAX_LONG),
+            "trajectory": document_text(experience.trajectory, MAX_LONG),
+            "metadata": document_text(experience.metadata, MAX_LONG),
+            "final_answer": document_text(experience.final_answer, MAX_LONG),
             "input_uri": experience.input_uri,
             "input_sha256": experience.input_sha256 and experience.input_sha256.hex(),
             "initial_priority": experience.initial_priority,
@@ -334,11 +337,11 @@ class Answers:
                     "partition": each.record.partition,
                     "position": each.record.position,
                     "time_us": each.record.time_us,
-                    **_event(each.event, experience_id),
+                    **event_shown(each.event, experience_id),
                 }
                 for each in look.events
             ],
-            **_progress(look),
+            **progress(look),
         }
 
     def _retrieval(self, request: Request) -> dict[str, Any]:
@@ -376,167 +379,12 @@ class Answers:
             "positions": dict(enumerate(first.positions)) if first else None,
             "items": items,
             "of": len(ids),
-            **_progress(look),
+            **progress(look),
         }
-
-
-def _item(
-    engine: Engine,
-    experience_id: str,
-    score: float | None,
-    outcome: OutcomeReported | None,
-    at_us: int,
-) -> dict[str, Any]:
-    row = engine.row(experience_id)
-    return {
-        "id": experience_id,
-        "score": score,
-        "factors": None if row is None else asdict(engine.looks.factors(row, at_us)),
-        "outcome": None
-        if outcome is None
-        else {"success": outcome.success, "reward": outcome.reward, "revision": outcome.revision},
-        "now": None
-        if row is None
-        else {"retrieval_count": row.retrieval_count, "success_count": row.success_count},
-    }
-
-
-def _order(outcome: OutcomeReported) -> tuple[int, bool, float]:
-    """The order of the fold's registers."""
-    reward = float("-inf") if outcome.reward is None else outcome.reward
-    return outcome.revision, outcome.success, reward
-
-
-class _Rows(NamedTuple):
-    """The rows of a view that count, as arrays of one number a row.
-
-    Attributes:
-        segments: of the view, those that have rows.
-        segment: which of them a row is in.
-        row: of the segment's chunk.
-        partitions, positions: of its record.
-    """
-
-    segments: list[Segment]
-    segment: IndexArray
-    row: IndexArray
-    partitions: IndexArray
-    positions: IndexArray
-
-    @staticmethod
-    def of(view: View) -> _Rows:
-        segments = [segment for segment in view.segments if segment.size]
-        rows = [segment.live_rows() for segment in segments]
-        none = np.zeros(0, dtype=np.int64)
-        both = list(zip(segments, rows, strict=True))
-        return _Rows(
-            segments,
-            np.repeat(np.arange(len(segments)), [len(each) for each in rows]),
-            np.concatenate([none, *rows]),
-            np.concatenate([none, *(segment.chunk.partitions[row] for segment, row in both)]),
-            np.concatenate([none, *(segment.chunk.positions[row] for segment, row in both)]),
-        )
-
-    def keys(self, at: IndexArray) -> list[RowKey]:
-        return list(map(RowKey, self.partitions[at].tolist(), self.positions[at].tolist()))
-
-
-def _spread(view: View) -> tuple[list[RowKey], Float32Array]:
-    """Some rows of a view, spread over all of it: keys, and float32 of shape (n, width)."""
-    rows = _Rows.of(view)
-    taken = chosen(rows.partitions, rows.positions, most_points(view.space.width))
-    found = [np.zeros((0, view.space.width), dtype=np.float32)]
-    for at, segment in enumerate(rows.segments):
-        found.append(segment.chunk.rows(rows.row[taken[rows.segment[taken] == at]]))
-    return rows.keys(taken), np.concatenate(found)
-
-
-def _newest(view: View, most: int) -> list[RowKey]:
-    """The keys of a view's newest rows, newest first."""
-    rows = _Rows.of(view)
-    found = np.arange(len(rows.positions))
-    if len(found) > most:
-        found = np.argpartition(-rows.positions, most)[:most]
-    order = np.lexsort((rows.partitions[found], -rows.positions[found]))
-    return rows.keys(found[order])
-
-
-def _experience_of(engine: Engine, row: Row, event: Any, now_us: int) -> Experience:
-    return experience_from(
-        event,
-        retrieval_count=row.retrieval_count,
-        success_count=row.success_count,
-        success_rate=row.success_rate,
-        priority=engine.looks.factors(row, now_us).priority,
-    )
-
-
-def _short(experience: Experience, most: int = _MAX_SHORT) -> dict[str, Any]:
-    return {
-        "id": experience.id,
-        "question": _cut(experience.question, most),
-        "final_answer": _text(experience.final_answer, most),
-        "total_reward": experience.total_reward,
-        "model_confidence": experience.model_confidence,
-        "time_us": experience.timestamp,
-        "retrieval_count": experience.retrieval_count,
-        "success_count": experience.success_count,
-        "success_rate": experience.success_rate,
-        "priority": experience.priority,
-    }
-
-
-def _text(document: Any, most: int) -> str:
-    """A document as text: the browser's numbers are not exact above 2**53."""
-    if isinstance(document, str):
-        return _cut(document, most)
-    option = orjson.OPT_INDENT_2 if most > _MAX_SHORT else None
-    return _cut(orjson.dumps(document, option=option).decode("utf-8"), most)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def _event(event: Event, experience_id: str) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "type": type(event).__name__,
-        "event_time_us": event.event_time_us,
-        "source": event.source,
-    }
-    if isinstance(event, ExperiencesRetrieved):
-        shown |= {
-            "retrieval_id": event.retrieval_id,
-            "kind": event.kind,
-            "score": event.scores[event.experience_ids.index(experience_id)],
-            "seed": None if event.seed is None else str(event.seed),
-        }
-    elif isinstance(event, OutcomeReported):
-        shown |= {
-            "retrieval_id": event.retrieval_id,
-            "success": event.success,
-            "reward": event.reward,
-            "revision": event.revision,
-        }
-    elif isinstance(event, PriorityUpdated):
-        shown |= {"priority": event.priority, "expected_version": event.expected_version}
-    elif isinstance(event, ExperienceRetired):
-        shown |= {"reason": event.reason}
-    return shown
-
-
-def _progress(look: past.Look) -> dict[str, Any]:
-    """Whether there is more to look at, and from where."""
-    before = ",".join(f"{partition}:{at}" for partition, at in sorted(look.positions.items()))
-    return {
-        "complete": look.complete,
-        "trimmed": look.trimmed,
-        "before": None if look.complete else before,
-    }
 
 
 def _positions(request: Request) -> dict[int, int]:
-    """`before`, as `_progress` wrote it."""
+    """`before`, as `progress` wrote it."""
     text = request.parameters.get("before", "")
     found = {}
     for pair in filter(None, text.split(",")):
@@ -566,3 +414,40 @@ def _check_fields(name: str, given: Mapping[str, object], known: Sequence[str]) 
     for field in given:
         if field not in known:
             raise InvalidQuery(name, field, f"no such field; known: {', '.join(known)}")
+
+
+def _item(
+    engine: Engine,
+    experience_id: str,
+    score: float | None,
+    outcome: OutcomeReported | None,
+    at_us: int,
+) -> dict[str, Any]:
+    row = engine.row(experience_id)
+    return {
+        "id": experience_id,
+        "score": score,
+        "factors": None if row is None else asdict(engine.looks.factors(row, at_us)),
+        "outcome": None
+        if outcome is None
+        else {"success": outcome.success, "reward": outcome.reward, "revision": outcome.revision},
+        "now": None
+        if row is None
+        else {"retrieval_count": row.retrieval_count, "success_count": row.success_count},
+    }
+
+
+def _order(outcome: OutcomeReported) -> tuple[int, bool, float]:
+    """The order of the fold's registers."""
+    reward = float("-inf") if outcome.reward is None else outcome.reward
+    return outcome.revision, outcome.success, reward
+
+
+def _experience_of(engine: Engine, row: Row, event: Any, now_us: int) -> Experience:
+    return experience_from(
+        event,
+        retrieval_count=row.retrieval_count,
+        success_count=row.success_count,
+        success_rate=row.success_rate,
+        priority=engine.looks.factors(row, now_us).priority,
+    )

@@ -19,7 +19,8 @@ import pytest
 from relive.client import Client
 from relive.consumers import MemoryStore
 from relive.core.experience import Experience
-from relive.errors import InvalidConfig, LogUnavailable
+from relive.core.partition import partition_of
+from relive.errors import InvalidConfig, LogUnavailable, StoreError
 from relive.index_service import Engine, IndexOptions
 from relive.index_service.page import answers, past
 from relive.index_service.page.page import Page
@@ -27,6 +28,7 @@ from relive.index_service.page.plane import plane_of
 from relive.index_service.rpc_security import ServerSecurity
 from relive.index_service.rpc_tls import ServerTls
 from relive.index_service.server import IndexServer
+from relive.log import log_share
 from relive.log.memory import MemoryLog
 from relive.producers.compose import Composer, keyed_record
 
@@ -52,15 +54,16 @@ class Answer(NamedTuple):
 class Case:
     """A page beside a server, over a log in memory."""
 
-    def __init__(self, partitions: int = 1, **options: Any) -> None:
+    def __init__(self, partitions: int = 1, share: list[int] | None = None, **options: Any) -> None:
         self.log = MemoryLog(partitions)
+        self.share = log_share(self.log, share)
         self.composer = Composer("test")
-        self.server = IndexServer(self._make_engine, self.log)
-        self.page = Page(self.server, self.log, "127.0.0.1:0", **options)
+        self.server = IndexServer(self._make_engine, self.share)
+        self.page = Page(self.server, self.share, "127.0.0.1:0", **options)
         self.page.start()
 
     def _make_engine(self) -> Engine:
-        return Engine(self.log, MemoryStore(), IndexOptions())
+        return Engine(self.share, MemoryStore(), IndexOptions())
 
     def serve(self) -> Case:
         self.server.start()
@@ -207,6 +210,32 @@ def test_a_log_that_does_not_answer_is_a_problem_that_is_said(
     monkeypatch.setattr(case.log, "bounds", fail)
     lag = case.page._observer.look(case.engine)
     assert lag.problem == "the broker is away"
+
+
+def test_a_fold_that_has_stopped_is_said_and_nothing_stale_is_passed_off_as_fresh(
+    case: Case,
+) -> None:
+    case.engine._materializer._stop(StoreError("the disk is gone"))
+    state = case.ask("/api/state").json()
+    assert state["stopped"] == "the disk is gone"
+    assert state["stats"]["size"] == 3
+    for refused in (case.ask("/api/search", {"like": "a"}), case.ask("/api/map")):
+        assert refused.status == 503
+        assert refused.json()["error"]["type"] == "ConsumerStopped"
+
+
+def test_of_a_share_of_the_log_the_rest_is_not_found(make_case: Callable[..., Case]) -> None:
+    case = make_case(partitions=3, share=[1]).serve()
+    case.add(*(f"x{i}" for i in range(12)))
+    mine = {f"x{i}" for i in range(12) if partition_of(f"x{i}", 3) == 1}
+    other = next(f"x{i}" for i in range(12) if f"x{i}" not in mine)
+    assert set(case.ask("/api/map").json()["ids"]) == mine
+    assert case.ask("/api/state").json()["partitions"] == {"all": 3, "answered": [1]}
+    for path in ("experience", "history"):
+        refused = case.ask(f"/api/{path}?id={other}")
+        assert refused.status == 404
+        assert refused.json()["error"]["type"] == "NotInShare"
+        assert case.ask(f"/api/{path}?id={min(mine)}").status == 200
 
 
 def test_the_charts_count_every_experience_once(steady: Case) -> None:
