@@ -61,22 +61,34 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request whose head has been read, and its body, if it has one."""
+    """A request whose head has been read.
+
+    Attributes:
+        method: in capitals.
+        path, parameters: of its address, decoded.
+        headers: its header lines.
+        incoming: where its body comes from.
+    """
 
     method: str
     path: str
     parameters: Mapping[str, str]
     headers: Message
-    body: bytes = b""
+    incoming: io.BufferedReader
 
-    def json(self) -> dict[str, Any]:
-        """The object that is the body.
+    def json(self, most: int = MAX_BODY_BYTES) -> dict[str, Any]:
+        """The object that is the body; to be read once, and after it is known who asks.
+
+        Args:
+            most: bytes.
 
         Raises:
             InvalidQuery: it is none.
+            Refused: it is too long, or cut short.
+            OSError: it did not come.
         """
         try:
-            found = orjson.loads(self.body)
+            found = orjson.loads(_body(self.incoming, self.headers, most))
         except ValueError as error:
             raise InvalidQuery("request", None, f"must be JSON: {error}") from None
         if not isinstance(found, dict):
@@ -140,20 +152,20 @@ def read_request(incoming: io.BufferedReader) -> Request | None:
         raise Refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, problem) from None
     except ValueError:
         raise Refused(HTTPStatus.BAD_REQUEST, "the address makes no sense") from None
-    request = Request(method, parts.path, dict(pairs), headers, _body(incoming, headers))
+    request = Request(method, parts.path, dict(pairs), headers, incoming)
     if not target.startswith("/"):
         raise Refused(HTTPStatus.BAD_REQUEST, "this is no proxy")
     return request
 
 
-def _body(incoming: io.BufferedReader, headers: Message) -> bytes:
+def _body(incoming: io.BufferedReader, headers: Message, most: int) -> bytes:
     if headers.get("Transfer-Encoding") is not None:
         raise Refused(HTTPStatus.LENGTH_REQUIRED, "the length must be said")
     lengths = headers.get_all("Content-Length", ["0"])
     if len(lengths) != 1 or not lengths[0].isascii() or not lengths[0].isdigit():
         raise Refused(HTTPStatus.BAD_REQUEST, "the length makes no sense")
-    if len(lengths[0]) > 9 or int(lengths[0]) > MAX_BODY_BYTES:
-        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY_BYTES} bytes")
+    if len(lengths[0]) > 9 or int(lengths[0]) > most:
+        raise Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {most} bytes")
     body = incoming.read(int(lengths[0]))
     if len(body) != int(lengths[0]):
         raise Refused(HTTPStatus.BAD_REQUEST, "the request is cut short")

@@ -33,6 +33,8 @@ from relive.index_service.rpc_tokens import AUTHORIZATION, Role, Tokens
 
 _log = logging.getLogger(__name__)
 
+# Of those of whom nothing is known yet.
+_MAX_LOGIN_BYTES = 10_000
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -200,7 +202,7 @@ class Requests:
                 return _json({"needed": True, "open": False})
             return _json({"needed": self._tokens is not None, "open": True})
         if request.method == "POST":
-            token = request.json().get("token")
+            token = request.json(_MAX_LOGIN_BYTES).get("token")
             digest = None
             if self._tokens is not None and isinstance(token, str):
                 digest = self._tokens.digest_of(token.strip())

@@ -543,6 +543,16 @@ def test_where_tokens_are_needed_nothing_is_told_without(
         assert case.ask("/api/state", Authorization=f"Bearer {token}").status == 200
 
 
+def test_of_strangers_no_more_is_read_than_a_token_takes(
+    make_case: Callable[..., Case], tokens: Path
+) -> None:
+    case = make_case(security=ServerSecurity(tokens_file=tokens)).serve()
+    head = "POST {} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += "Content-Length: 1000000\r\n\r\n"  # which does not come
+    assert case.raw(head.format("/api/search").encode())[9:12] == b"401"
+    assert case.raw(head.format("/api/session").encode())[9:12] == b"413"
+
+
 def test_a_login_gives_a_cookie_that_scripts_and_other_sites_do_not_get(
     make_case: Callable[..., Case], tokens: Path
 ) -> None:
@@ -619,6 +629,8 @@ def test_beyond_this_machine_it_takes_tls_and_tokens(listen: str) -> None:
 
 # Hostile requests
 
+SEARCH = b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
 
 @pytest.mark.parametrize(
     ("request_", "status"),
@@ -635,17 +647,11 @@ def test_beyond_this_machine_it_takes_tls_and_tokens(listen: str) -> None:
         (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A: x\r\n" * 200 + b"\r\n", b"431"),
         (b"PUT / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"501"),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\r\n", b"405"),
-        (b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", b"400"),
-        (b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", b"400"),
-        (
-            b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n",
-            b"413",
-        ),
-        (
-            b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
-            b"411",
-        ),
-        (b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n{}", b"400"),
+        (SEARCH + b"Content-Length: x\r\n\r\n", b"400"),
+        (SEARCH + b"Content-Length: -1\r\n\r\n", b"400"),
+        (SEARCH + b"Content-Length: 9999999999\r\n\r\n", b"413"),
+        (SEARCH + b"Transfer-Encoding: chunked\r\n\r\n", b"411"),
+        (SEARCH + b"Content-Length: 5\r\n\r\n{}", b"400"),
         (b"", b""),
     ],
 )
