@@ -17,7 +17,7 @@ from relive.core.blocks import Inputs
 from relive.core.filter import Filter
 from relive.core.priority import FloatArray, priorities_at
 from relive.core.priority_factors import PriorityFactors, priority_factors
-from relive.core.row import Row
+from relive.core.row import Row, unpack_row
 from relive.core.settings import PriorityWeights
 from relive.errors import Overloaded
 from relive.index_service.projections import Projections
@@ -98,12 +98,13 @@ class Looks:
         found = []
         for partition in {key.partition for key in keys}:
             positions = [key.position for key in keys if key.partition == partition]
-            for each in self._materializer.states[partition].live(positions):
+            live = self._materializer.states[partition].live(positions)
+            for position, each in zip(positions, live, strict=True):
                 if each is not None:
-                    row, payload = each
-                    event = decode(payload)
+                    packed, payload = each
+                    event = decode(payload())
                     assert isinstance(event, ExperienceRecorded)
-                    found.append((row, event))
+                    found.append((unpack_row(partition, position, packed), event))
         return found
 
     def factors(self, row: Row, at_us: int) -> PriorityFactors:

@@ -24,8 +24,8 @@ class Served(Protocol):
         """The engine; None until it is recovered, and from when it is being closed."""
 
     @property
-    def doing(self) -> str:
-        """What the server is doing, in a word."""
+    def phase(self) -> str:
+        """What the server is doing."""
 
     @property
     def calls_shed(self) -> int:
@@ -68,7 +68,7 @@ class Page:
         self._observer = Observer(lambda: server.serving, log, _now_us)
         answers = Answers(
             lambda: server.serving,
-            lambda: server.doing,
+            lambda: server.phase,
             lambda: server.calls_shed,
             log,
             self._observer,
