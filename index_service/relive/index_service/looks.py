@@ -23,6 +23,7 @@ from relive.errors import Overloaded
 from relive.index_service.projections import Projections
 from relive.index_service.segments import RowKey
 from relive.index_service.view import View
+from relive.measures import Observed
 from relive.schemas import ExperienceRecorded, decode
 
 # Of the priorities, and of outcomes by time: as many rows of a partition, evenly spaced.
@@ -132,6 +133,10 @@ class Looks:
             columns_there = ageless[there], event_time_us[there], factor[there]
             found.append(priorities_at(weights, *columns_there, now_us))
         return Priorities(np.concatenate(found), live)
+
+    def freshness(self) -> Observed:
+        """Seconds from an event's acknowledgement to its being searchable, since start."""
+        return self._materializer.measures.freshness_s.observed()
 
     def outcomes(self) -> Outcomes:
         """What came of live rows."""

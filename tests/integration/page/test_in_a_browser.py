@@ -66,6 +66,7 @@ def test_what_comes_in_is_shown_without_a_reload(service: Service, open_page: Op
     with Publisher(f"file:{service.directory}") as publisher:
         publisher.publish(Experience(id="new", visual=np.ones(24))).result(PATIENCE_S)
     expect(card(page, "Experiences")).to_have_text(str(before + 1))
+    expect(card(page, "Freshness")).to_contain_text("≤")
 
     pause = page.get_by_role("button", name="Pause updates")
     pause.click()

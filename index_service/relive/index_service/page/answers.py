@@ -29,7 +29,7 @@ from relive.errors import (
 )
 from relive.index_service.engine import Engine
 from relive.index_service.page import past
-from relive.index_service.page.charts import histogram, success_by_time
+from relive.index_service.page.charts import histogram, success_by_time, within
 from relive.index_service.page.kept import Kept
 from relive.index_service.page.messages import Request
 from relive.index_service.page.observed import Observer
@@ -135,6 +135,7 @@ class Answers:
         lag = self._observer.lag or self._observer.look(engine)
         known, rate = engine.looks.outcomes().known()
         settings = engine.settings
+        fresh = engine.looks.freshness()
         return {
             "phase": self._phase(),
             "now_us": self._clock_us(),
@@ -145,6 +146,11 @@ class Answers:
                 "behind_s": lag.behind_s,
                 "partitions": lag.events,
                 "problem": lag.problem,
+            },
+            "freshness": {
+                "events": fresh.count,
+                "half_within_s": within(fresh, 0.5),
+                "most_within_s": within(fresh, 0.99),
             },
             "success": {"known": known, "rate": rate},
             "settings": {

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relive.core.priority import FloatArray
+from relive.measures import Observed
 
 BARS = 20
 
@@ -57,3 +58,11 @@ def success_by_time(
         for bar in range(bars)
         if first + bar * width <= last
     ]
+
+
+def within(seen: Observed, share: float) -> float | None:
+    """The least bound that a share of the observations does not exceed; None where none is."""
+    if not seen.count:
+        return None
+    reached = np.cumsum(seen.counts[: len(seen.bounds)]) >= share * seen.count
+    return seen.bounds[int(reached.argmax())] if reached.any() else None

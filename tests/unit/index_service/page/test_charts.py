@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relive.index_service.page.charts import BARS, histogram, success_by_time
+from relive.index_service.page.charts import BARS, histogram, success_by_time, within
+from relive.measures import Observed
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 times = st.integers(0, 2**62)
@@ -52,3 +53,12 @@ def test_a_success_rate_is_the_mean_of_what_is_known() -> None:
     )
     assert [bar["success_rate"] for bar in bars] == [pytest.approx(0.75), None]
     assert [bar["experiences"] for bar in bars] == [3, 1]
+
+
+def test_a_share_of_the_observations_is_within_a_bound() -> None:
+    seen = Observed((0.1, 1.0, 10.0), (50, 49, 0, 1), 60.0)
+    assert within(seen, 0.5) == 0.1
+    assert within(seen, 0.51) == 1.0
+    assert within(seen, 0.99) == 1.0
+    assert within(seen, 1.0) is None  # beyond the greatest
+    assert within(Observed((0.1,), (0, 0), 0.0), 0.5) is None

@@ -188,6 +188,8 @@ def test_the_state_has_size_lag_index_and_success(case: Case) -> None:
         "problem": None,
     }
     assert state["success"] == {"known": 2, "rate": 0.5}
+    assert state["freshness"]["events"] == 5
+    assert 0 < state["freshness"]["half_within_s"] <= state["freshness"]["most_within_s"]
     assert state["stats"]["index"]["building"] is False
     assert state["trend"][-1]["size"] == 3
     assert state["stopped"] is None

@@ -20,12 +20,13 @@ export const refresh = async (state) => {
     put(byId("warnings"), el("p", { class: "warning" }, `The service is ${state.phase}; it answers once it has caught up with the log.`));
     return;
   }
-  const { stats, lag, success } = state;
+  const { stats, lag, freshness, success } = state;
   const index = stats.index;
   put(byId("warnings"), warnings(state));
   put(byId("cards"),
     card("Experiences", number(stats.size), `of at most ${number(stats.capacity)}; ${number(stats.additions)} were added`),
     card("Lag", lag.problem ? "unknown" : `${number(lag.events)} events`, lag.problem ? "the log does not answer" : lag.behind_s ? `what was in the log ${seconds(lag.behind_s)} ago can be found` : "fresh: all of the log can be found"),
+    card("Freshness", freshness.events ? within(freshness.half_within_s) : "no event yet", freshness.events ? `from acknowledged to found, half of ${number(freshness.events)} since start; 99 %: ${within(freshness.most_within_s)}` : "since this process started"),
     card("Success rate", percent(success.rate) ?? "none yet", `mean of ${number(success.known)} with a known outcome`),
     card("Retrievals", number(stats.retrievals), `${number(stats.outcomes)} outcomes reported`),
     card("Index epoch", number(stats.epoch), index?.building ? "building the next one" : `${number(stats.index_size)} can be found`),
@@ -71,6 +72,8 @@ export const refresh = async (state) => {
   successByTime(charts.success);
   priorities(charts.priorities);
 };
+
+const within = (bound) => (bound === null ? "longer" : bound < 1 ? `≤ ${number(1000 * bound)} ms` : `≤ ${number(bound)} s`);
 
 const warnings = ({ stopped, stats, lag }) => [
   stopped && `Reads are no longer kept up to date: ${stopped}`,
