@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +47,10 @@ def main() -> int:
         retrieval_id = fill(directory / "buffer", 1_200, hostile=False)
         service = Service(directory / "buffer", directory / "stderr").wait_until_serving()
         try:
+            # Something that comes in while it serves, and a few points of its trend.
+            for _ in range(4):
+                fill(directory / "buffer", 40, hostile=False)
+                time.sleep(10.0)
             with browsing(path) as browser:
                 take(browser, service.url, retrieval_id)
         finally:

@@ -26,7 +26,7 @@ export const refresh = async (state) => {
   put(byId("cards"),
     card("Experiences", number(stats.size), `of at most ${number(stats.capacity)}; ${number(stats.additions)} were added`),
     card("Lag", lag.problem ? "unknown" : `${number(lag.events)} events`, lag.problem ? "the log does not answer" : lag.behind_s ? `what was in the log ${seconds(lag.behind_s)} ago can be found` : "fresh: all of the log can be found"),
-    card("Freshness", freshness.events ? within(freshness.half_within_s) : "no event yet", freshness.events ? `from acknowledged to found, half of ${number(freshness.events)} since start; 99 %: ${within(freshness.most_within_s)}` : "since this process started"),
+    card("Freshness", freshness.events ? within(freshness.half_within_s) : "–", freshness.events ? `acknowledged to found, half of ${number(freshness.events)} since start; 99 %: ${within(freshness.most_within_s)}` : "no event since start"),
     card("Success rate", percent(success.rate) ?? "none yet", `mean of ${number(success.known)} with a known outcome`),
     card("Retrievals", number(stats.retrievals), `${number(stats.outcomes)} outcomes reported`),
     card("Index epoch", number(stats.epoch), index?.building ? "building the next one" : `${number(stats.index_size)} can be found`),
