@@ -12,7 +12,13 @@ from dataclasses import dataclass, field
 
 from relive.errors import LogGap, UndecodableEvent
 from relive.log import EventLog, Record
-from relive.schemas import Event, ExperiencesRetrieved, OutcomeReported, decode
+from relive.schemas import (
+    Event,
+    ExperiencesRetrieved,
+    OutcomeReported,
+    PrioritiesUpdated,
+    decode,
+)
 
 # Positions read together. A reader of Kafka takes 20 ms to jump back to the next ones.
 _BLOCK = 2_000
@@ -200,6 +206,6 @@ def _decoded(record: Record) -> Event | None:
 
 
 def _is_of(event: Event, experience_id: str) -> bool:
-    if isinstance(event, ExperiencesRetrieved):
+    if isinstance(event, ExperiencesRetrieved | PrioritiesUpdated):
         return experience_id in event.experience_ids
     return getattr(event, "experience_id", None) == experience_id

@@ -8,7 +8,13 @@ import orjson
 
 from relive.core.experience import Experience
 from relive.index_service.page.past import Look
-from relive.schemas import Event, ExperiencesRetrieved, OutcomeReported, PriorityUpdated
+from relive.schemas import (
+    Event,
+    ExperiencesRetrieved,
+    OutcomeReported,
+    PrioritiesUpdated,
+    PriorityUpdated,
+)
 from relive.schemas.events import ExperienceRetired
 
 # What is shown of long texts.
@@ -64,6 +70,13 @@ def event_shown(event: Event, experience_id: str) -> dict[str, Any]:
         }
     elif isinstance(event, PriorityUpdated):
         shown |= {"priority": event.priority, "expected_version": event.expected_version}
+    elif isinstance(event, PrioritiesUpdated):
+        # Of several of one experience, the last.
+        at = len(event.experience_ids) - 1 - event.experience_ids[::-1].index(experience_id)
+        shown |= {
+            "priority": event.priorities[at],
+            "expected_version": event.expected_versions[at],
+        }
     elif isinstance(event, ExperienceRetired):
         shown |= {"reason": event.reason}
     return shown

@@ -20,6 +20,7 @@ from relive.client import Client
 from relive.consumers import MemoryStore
 from relive.core.experience import Experience
 from relive.core.partition import partition_of
+from relive.core.priority_update import NewPriority
 from relive.errors import InvalidConfig, LogUnavailable, StoreError
 from relive.index_service import Engine, IndexOptions
 from relive.index_service.page import answers, past
@@ -388,6 +389,16 @@ def test_the_history_has_retrievals_and_outcomes(case: Case) -> None:
     assert found["events"][0]["success"] is True
     assert found["events"][1]["retrieval_id"] == result.retrieval_id
     assert found["complete"] is True
+
+
+def test_the_history_has_the_priorities_of_trainers(case: Case) -> None:
+    updates = [NewPriority("b", 0.5, 0), NewPriority("a", 0.75, 0)]
+    for _, record in case.composer.priorities(updates, 1):
+        case.log.append([record])
+    case.engine.catch_up()
+    (updated, _) = case.ask("/api/history?id=a").json()["events"]
+    assert (updated["type"], updated["priority"]) == ("PrioritiesUpdated", 0.75)
+    assert case.ask("/api/experience?id=a").json()["factors"]["given"] == 0.75
 
 
 def test_a_history_goes_on_where_the_look_before_it_ended(

@@ -8,6 +8,7 @@ const WHAT = {
   OutcomeReported: (event) => `${event.success ? "success" : "failure"}${event.reward === null ? "" : `, reward ${number(event.reward)}`}`,
   ExperiencesRetrieved: (event) => `${event.kind === "sample" ? "sampled, probability" : "found by a search, score"} ${number(event.score)}`,
   PriorityUpdated: (event) => `priority ${number(event.priority)}, expected version ${event.expected_version}`,
+  PrioritiesUpdated: (event) => `priority ${number(event.priority)}, expected version ${event.expected_version}`,
   ExperienceRetired: (event) => `removed${event.reason ? `: ${event.reason}` : ""}`,
 };
 
