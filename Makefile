@@ -3,7 +3,7 @@ PY := .venv/bin/python
 PYTHON ?= python3
 SRC := src schemas producers consumers index_service tests bench examples
 
-.PHONY: help setup demo test faults soak check format bench lock proto cli-page clean
+.PHONY: help setup demo test faults soak check format pictures bench lock proto cli-page clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,9 @@ check: setup ## format, lint, types, import rules, generated code
 format: setup ## rewrite the sources in the house format
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+pictures: setup ## the pictures of the page in docs/ (needs Chromium)
+	$(PY) -m tests.integration.page.pictures
 
 bench: setup ## the benchmarks, as JSON on stdout
 	$(PY) -m bench

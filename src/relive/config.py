@@ -92,6 +92,8 @@ class BufferConfig(BaseSettings):
         tls_client_ca: file (PEM); a service takes only clients with a certificate signed by these.
         tokens_file: a service's tokens, a line `ROLE TOKEN` each; roles are `read`, `publish`,
             `admin`, each including those before it.
+        page_listen: HOST:PORT of a service's page for browsers, which takes the same certificates
+            and tokens; None for no page.
         tls_ca: file (PEM); a client uses TLS, and trusts services with a certificate signed by
             these.
         tls_client_certificate, tls_client_key: files (PEM) that a client shows.
@@ -145,6 +147,7 @@ class BufferConfig(BaseSettings):
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     tokens_file: Path | None = None
+    page_listen: str | None = None
     tls_ca: Path | None = None
     tls_client_certificate: Path | None = None
     tls_client_key: Path | None = None

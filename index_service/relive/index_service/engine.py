@@ -30,6 +30,7 @@ from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery, NotInSha
 from relive.index_service.contents import stored
 from relive.index_service.drawing import Drawing
 from relive.index_service.limits import DEFAULT_TIMEOUT_S
+from relive.index_service.looks import Looks
 from relive.index_service.priority_updates import Verdicts
 from relive.index_service.projections import IndexOptions, Projections
 from relive.index_service.read_measures import ReadMeasures
@@ -68,6 +69,7 @@ class Engine:
         ask_rebuild, rebuilt: see `Indexing`.
         verdicts: on updates of priorities.
         measures: of its reads.
+        looks: what a person may look at without changing anything.
 
     Raises:
         LogReplaced, StoreError: see `Materializer`.
@@ -131,6 +133,7 @@ class Engine:
         )
         self.sample_sequences = timed(drawing.sample_sequences, self.measures.sampled_sequences)
         self.episode, self.episode_steps = drawing.episode, drawing.episode_steps
+        self.looks = Looks(self._materializer, self._projections)
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
         self._heir: Heir | None = None

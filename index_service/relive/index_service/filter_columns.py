@@ -21,6 +21,7 @@ import numpy.typing as npt
 from relive.core.document import Document, from_json
 from relive.core.filter import Filter, Scalar, ScalarKey, scalar_key
 from relive.core.fold import Added, Change, Removed, Updated
+from relive.core.priority import FloatArray
 from relive.core.row import FilterInputs, Row, filter_inputs
 from relive.index_service.scan import BoolArray, IndexArray
 
@@ -325,6 +326,19 @@ class FilterColumns:
                 return None
             matching.append(block.positions[: len(mask)][mask])
         return Selected(matching)
+
+    def outcomes(self, most: int) -> list[tuple[npt.NDArray[np.int64], FloatArray]]:
+        """Event times and success rates of the live rows of each partition; see `FilterInputs`.
+
+        Args:
+            most: of more rows, so many are taken that are evenly spaced.
+        """
+        found = []
+        for block in self._blocks:
+            some = slice(0, block.count, max(1, block.count // most))
+            live = block.live[some].copy()
+            found.append((block.event_time_us[some][live], block.success_rate[some][live]))
+        return found
 
     def _extend(self, partition: int, added: Sequence[Added], before: int) -> None:
         block = self._with_room(partition, len(added), before)

@@ -55,6 +55,14 @@ class Tokens:
     def __init__(self, file: Path) -> None:
         self._roles = Renewed([file], lambda: _roles(file))
 
+    def digest_of(self, token: str) -> bytes | None:
+        """What stands for a token that is known; None for any other."""
+        return None if _role_of(token, self._roles.value()) is None else _digest(token)
+
+    def role(self, digest: bytes) -> Role | None:
+        """Of the token that a digest stands for; None once it is known no more."""
+        return self._roles.value().get(digest)
+
     def check(self, metadata: Iterable[tuple[str, str | bytes]], needed: Role, call: str) -> None:
         """Let a call pass, or not.
 

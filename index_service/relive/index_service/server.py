@@ -34,6 +34,7 @@ from relive.errors import (
     ServiceUnavailable,
 )
 from relive.index_service.engine import Engine
+from relive.index_service.page.page import Page
 from relive.index_service.projections import IndexOptions
 from relive.index_service.rpc_address import host_and_port
 from relive.index_service.rpc_admission import Admission, CallEnded
@@ -251,6 +252,11 @@ class IndexServer:
     def phase(self) -> Phase:
         """What it is doing."""
         return self._phase
+
+    @property
+    def serving(self) -> Engine | None:
+        """The engine; None until it is recovered, and from when it is being closed."""
+        return self._engine if self._phase is Phase.SERVING else None
 
     @property
     def calls_shed(self) -> int:
@@ -519,11 +525,16 @@ class ServeConfig(Protocol):
     def server_security(self) -> ServerSecurity:
         """What protects the service."""
 
+    @property
+    def page_listen(self) -> str | None:
+        """HOST:PORT of the page; None for no page."""
+
 
 # Of an event's fields, those before say where it comes from and why.
 _SETTINGS_START = SettingsChanged._fields.index("reason") + 1
 
-OnListening: TypeAlias = Callable[[str], None]
+# Called with HOST:PORT of the service, and the page's URL, if there is one.
+OnListening: TypeAlias = Callable[[str, str | None], None]
 Beside: TypeAlias = Callable[[IndexServer], AbstractContextManager[object]]
 
 
@@ -540,7 +551,7 @@ def serve(
     max_queued: int = MAX_QUEUED,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     grace_s: float = GRACE_S,
-    on_listening: OnListening = lambda address: None,
+    on_listening: OnListening = lambda address, page: None,
     beside: Beside = nullcontext,
 ) -> int:
     """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
@@ -553,7 +564,8 @@ def serve(
         partitions: of the log that it answers for; all by default.
         listen, insecure_listen, max_workers, max_queued, max_message_bytes: see `IndexServer`.
         grace_s: how long running calls get to finish.
-        on_listening: called with HOST:PORT once it listens, before it recovers.
+        on_listening: called with HOST:PORT once it listens, before it recovers, and with the URL of
+            its page or None.
         beside: what else is served meanwhile, such as metrics; entered before it recovers.
 
     Returns:
@@ -591,13 +603,20 @@ def serve(
             security=config.server_security(),
             snapshots=Snapshots(snapshots.directory),
         )
+        page = None
         with _signals() as stop, ThreadPoolExecutor(1) as background, beside(server):
-            server.start()
             try:
-                on_listening(server.address)
+                if config.page_listen is not None:
+                    security = config.server_security()
+                    page = Page(server, share, config.page_listen, security, insecure_listen)
+                    page.start()
+                server.start()
+                on_listening(server.address, None if page is None else page.url)
                 recovery = background.submit(_recover, server, config, stop)
                 stop.wait()
             finally:
+                if page is not None:
+                    page.close()
                 server.close(grace_s)
             failure = recovery.exception()
             # Of all errors, this one says that recovery was not to be finished.

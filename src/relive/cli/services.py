@@ -74,6 +74,10 @@ def serve(
         str | None,
         typer.Option(metavar="0-3", help="answer for these only: 0-3 or 0,2,5; default: all"),
     ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="serve a page for browsers there; port 0 for any"),
+    ] = None,
     insecure_listen: Annotated[
         bool,
         typer.Option(
@@ -102,6 +106,7 @@ def serve(
     """Answer searches and samples over RPC until stopped.
 
     Example: relive serve --log kafka://localhost:9092/experiences --path ./index
+    --page 127.0.0.1:8080
     """
     from relive.index_service.server import serve as serve_until_stopped
 
@@ -113,6 +118,7 @@ def serve(
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
         "tokens_file": tokens_file,
+        "page_listen": page,
     }
     settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
     use_log_format(settings.log_format)
@@ -125,8 +131,10 @@ def serve(
         partitions=None if partitions is None else parsed_partitions(partitions),
         insecure_listen=insecure_listen,
         beside=partial(metrics_served, settings),
-        on_listening=lambda address: print_result(
-            as_json, {"listening": address}, f"listening on {address}"
+        on_listening=lambda address, page_url: print_result(
+            as_json,
+            {"listening": address, **({"page": page_url} if page_url else {})},
+            f"listening on {address}" + (f", page at {page_url}" if page_url else ""),
         ),
     )
     raise typer.Exit(code)
