@@ -2,10 +2,10 @@
 PY := .venv/bin/python
 PYTHON ?= python3
 
-.PHONY: help setup demo test faults soak check audit dist smoke format bench docs lock proto clean
+.PHONY: help setup demo test faults soak check audit dist smoke format pictures bench docs lock proto cli-page clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 setup: .venv/.installed ## make .venv with the locked dependencies
 
@@ -47,6 +47,9 @@ format: setup ## rewrite the sources in the house format
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
+pictures: setup ## the pictures of the page in docs/ (needs Chromium)
+	$(PY) -m tests.integration.page.pictures
+
 bench: setup ## the benchmarks, as JSON on stdout
 	$(PY) -m bench
 
@@ -56,11 +59,14 @@ docs: setup ## the manual, as a site in build/site
 proto: setup ## generate the RPC code from the .proto
 	$(PY) -m grpc_tools.protoc -I schemas --python_out=schemas --pyi_out=schemas --grpc_python_out=schemas schemas/relive/schemas/index.proto
 
+cli-page: setup ## write docs/cli.md from the commands
+	$(PY) -m relive.cli.reference > docs/cli.md
+
 lock: setup ## renew the locked requirements
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--extra cpu --extra kafka --extra demo --extra testing --group dev --group docs --group bench --group examples pyproject.toml requirements/build.in -o requirements/dev.txt
+		--extra cpu --extra kafka --extra metrics --extra tracing --extra demo --extra testing --group dev --group docs --group bench --group examples pyproject.toml requirements/build.in -o requirements/dev.txt
 	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--extra cpu --extra kafka pyproject.toml -o requirements/serve.txt
+		--extra cpu --extra kafka --extra metrics --extra tracing pyproject.toml -o requirements/serve.txt
 
 clean: ## remove what setup and the tests made
 	rm -rf .venv .nox .mypy_cache .ruff_cache dist build

@@ -21,7 +21,7 @@ SIZE = 10_000
 K = 10
 TURNS = 300
 
-_ECHO = """
+ECHO = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 import grpc
@@ -74,7 +74,7 @@ def _timed(
         client.search(visual=query.visual, text=query.text, k=K)
 
     with (
-        service([sys.executable, "-c", _ECHO, str(reply_bytes)]) as echo_address,
+        service([sys.executable, "-c", ECHO, str(reply_bytes)]) as echo_address,
         grpc.insecure_channel(echo_address) as channel,
     ):
         echo = channel.unary_unary("/Echo/Echo")

@@ -158,6 +158,7 @@ def _buffer(directory: Path, *, recording: bool) -> dict[str, Any]:
             buffer.add_many(
                 Experience(visual=vector, total_reward=float(random.random())) for vector in vectors
             )
+            len(buffer)  # folds them: all at once might take a busy machine longer than a flush may
         buffer.flush()
 
         def update() -> None:

@@ -51,7 +51,17 @@ def licence(distribution: Distribution) -> str:
         if line.startswith("License :: ") and not line.endswith("DFSG approved")
     ]
     text = "".join(metadata.get_all("License") or []).strip()
-    return " OR ".join(trove) or ("" if "\n" in text or text == "UNKNOWN" else text)
+    if trove or (text and "\n" not in text and text != "UNKNOWN"):
+        return " OR ".join(trove) or text
+    return _title_of_file(distribution)
+
+
+def _title_of_file(distribution: Distribution) -> str:
+    """The first line of the licence that it brings, where its metadata is silent."""
+    for file in distribution.files or ():
+        if file.name.startswith("LICENSE") and ".dist-info" in str(file):
+            return file.read_text().strip().partition("\n")[0]
+    return ""
 
 
 def accepted(named: str) -> bool:

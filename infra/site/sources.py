@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.site.cli import cli_reference
 from infra.site.config import config_reference
 from infra.site.proto import proto_reference
 from infra.site.tests import tests_reference
@@ -21,7 +20,6 @@ from sphinx.application import Sphinx
 ROOT = Path(__file__).resolve().parents[2]
 LIST = "reference/tests.md"
 REFERENCES: dict[str, Callable[[], str]] = {
-    "cli": cli_reference,
     "config": config_reference,
     "proto": proto_reference,
     "tests": tests_reference,

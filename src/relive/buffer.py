@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,8 +22,10 @@ from relive.consumers import (
     recovering,
     state_before_end,
 )
+from relive.consumers.explanation import explain
 from relive.consumers.time_travel import REPLAY_TIMEOUT_S
 from relive.core.experience import Experience, VectorLike, content_digest, embedding_dims
+from relive.core.explanation import Explanation
 from relive.core.filter import Filter
 from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import BufferStats, SampleBatch, SearchResult, Token
@@ -43,8 +46,10 @@ from relive.index_service.limits import DEFAULT_TIMEOUT_S
 from relive.index_service.priority_updates import record_priorities
 from relive.index_service.sampling_limits import SamplingLimits
 from relive.log import EventLog, Record, open_log
-from relive.producers.compose import Composer, everywhere, keyed_record
+from relive.measures import Histogram
+from relive.producers.compose import Composer, everywhere, keyed_record, now_us
 from relive.schemas import ExperienceRecorded
+from relive.tracing import tracing
 
 __all__ = ["BufferConfig", "Experience", "ExperienceBuffer", "Filter"]
 
@@ -99,9 +104,14 @@ class ExperienceBuffer:
 
     Every method may be called from any thread. Reads include every write acknowledged before,
     by this process or another. Open it with `open`.
+
+    Attributes:
+        append_s: seconds that adds and reports of outcomes waited for the log.
     """
 
     def __init__(self, path: Path, log: EventLog, engine: Engine, snapshots: Snapshots) -> None:
+        self.append_s = Histogram()
+        self._tracing = tracing()
         self._path = path
         self._snapshots = snapshots
         self._event_log = log
@@ -130,7 +140,7 @@ class ExperienceBuffer:
         """
         config = config or BufferConfig()
         path = Path(path)
-        event_log = _open_or_create(f"file:{path}" if log is None else log)
+        event_log = _open_or_create(f"file:{path}" if log is None else log, config)
         engine = None
         try:
             engine = _recovered_engine(path, config, event_log)
@@ -208,7 +218,9 @@ class ExperienceBuffer:
             retrieval_id, experience_id, success=success, reward=reward, revision=revision
         )
         record = keyed_record(event, self._event_log.partitions)
+        started_s = time.perf_counter()
         (position,) = self._event_log.append([record])
+        self.append_s.observe(time.perf_counter() - started_s)
         return Token(experience_id, record.partition, position)
 
     def update_priorities(
@@ -444,6 +456,21 @@ class ExperienceBuffer:
         self._catch_up()
         return self._engine.ids()
 
+    def explain(self, retrieval_id: str) -> Explanation:
+        """Why a search or a sample returned what it did, and what has come of it.
+
+        It reads the whole log, and replays it up to the retrieval.
+
+        Args:
+            retrieval_id: of the search or sample.
+
+        Raises:
+            InvalidQuery: it is no id.
+            UnknownRetrieval: nothing in the log cites it.
+        """
+        self.flush()
+        return explain(self._event_log, self._snapshots, retrieval_id, self._engine.row)
+
     def stats(self) -> BufferStats:
         """What is in the buffer and what happened to it."""
         self._catch_up()
@@ -489,6 +516,11 @@ class ExperienceBuffer:
         return isinstance(experience_id, str) and self._engine.row(experience_id) is not None
 
     # Life
+
+    @property
+    def engine(self) -> Engine:
+        """What answers its reads, for those who watch it; see `relive.metrics`."""
+        return self._engine
 
     def flush(self) -> None:
         """Make retrievals made so far count, and commit the state."""
@@ -612,10 +644,13 @@ class ExperienceBuffer:
         """Append admitted events; whatever happens, others may add their ids again."""
         records = [keyed_record(event, self._event_log.partitions) for event in new.values()]
         tokens: dict[str, Token] = {}
+        started_s = time.perf_counter()
         try:
             positions = self._event_log.append(records)
+            self.append_s.observe(time.perf_counter() - started_s)
+            acknowledged_us = now_us()
             appended = [
-                Record(record.partition, position, 0, record.key, record.value)
+                Record(record.partition, position, acknowledged_us, record.key, record.value)
                 for record, position in zip(records, positions, strict=True)
             ]
             for experience_id, record in zip(new, appended, strict=True):
@@ -623,6 +658,20 @@ class ExperienceBuffer:
             self._engine.offer(appended, list(new.values()))
         finally:
             self._settle(new, tokens)
+        if self._tracing is not None:
+            took_s = time.perf_counter() - started_s
+            for event in new.values():
+                token = tokens[event.experience_id]
+                self._tracing.published(
+                    event.event_id,
+                    took_s,
+                    {
+                        "relive.experience_id": token.id,
+                        "relive.partition": token.partition,
+                        "relive.position": token.position,
+                    },
+                    caller=self._tracing.here(),
+                )
         return tokens
 
     def _check_was_first(self, event: ExperienceRecorded, token: Token) -> None:
@@ -687,12 +736,12 @@ class ExperienceBuffer:
             raise BufferClosed("the buffer")
 
 
-def _open_or_create(url: str) -> EventLog:
+def _open_or_create(url: str, config: BufferConfig) -> EventLog:
     try:
         # A log that is there may have any number of partitions.
-        return open_log(url)
+        return open_log(url, kafka=config.kafka)
     except LogMissing:
-        return open_log(url, create=True)
+        return open_log(url, create=True, kafka=config.kafka)
 
 
 def _recovered_engine(path: Path, config: BufferConfig, event_log: EventLog) -> Engine:

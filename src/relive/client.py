@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
 from relive.config import BufferConfig
 from relive.core.embedding import query_rows
 from relive.core.experience import Experience, VectorLike, embedding_bytes
+from relive.core.explanation import Explanation
 from relive.core.filter import Filter, checked_filter, finite_number
 from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import (
@@ -23,10 +25,19 @@ from relive.core.results import (
     Token,
 )
 from relive.core.sequences import SequenceBatch
-from relive.errors import BufferClosed, FieldError, InvalidConfig, InvalidExperience, InvalidQuery
+from relive.errors import (
+    BufferClosed,
+    DeadlineExceeded,
+    FieldError,
+    InvalidConfig,
+    InvalidExperience,
+    InvalidQuery,
+)
+from relive.index_service.explanation_messages import explanation_of
 from relive.index_service.rpc_errors import error_from
 from relive.index_service.rpc_health import health as ask_health
 from relive.index_service.rpc_messages import (
+    DECODED,
     MAX_MESSAGE_BYTES,
     SERVICE,
     buffer_stats,
@@ -45,11 +56,16 @@ from relive.producers.compose import new_source
 from relive.replica import Replica
 from relive.replicas import ReplicaChannel, addresses
 from relive.schemas import index_pb2 as pb
+from relive.tracing import tracing
 
 __all__ = ["Client", "Filter", "health"]
 
 # A service that restarts is found again within moments.
 _RECONNECT_MS = (100, 2_000)
+# What takes as long as a log or an index is large.
+_EXPLAIN_S, _REBUILD_S = 300.0, 3_600.0
+
+Answer = TypeVar("Answer")
 
 
 class Client:
@@ -108,6 +124,7 @@ class Client:
         self._timeout_s = _checked_timeout(timeout_s, InvalidConfig)
         self._source = new_source()
         self._closed = False
+        self._tracing = tracing()
         first, longest = _RECONNECT_MS
         security = (config or BufferConfig()).client_security()
         options: list[tuple[str, object]] = [
@@ -135,6 +152,9 @@ class Client:
         self._stats = self._method("Stats", pb.StatsReply)
         self._update_priorities = self._method("UpdatePriorities", pb.UpdatePrioritiesReply)
         self._report_outcome = self._method("ReportOutcome", pb.ReportOutcomeReply)
+        self._explain = self._method("Explain", pb.ExplainReply)
+        self._rebuild_index = self._method("RebuildIndex", pb.RebuildIndexReply)
+        self._roll_back_index = self._method("RollBackIndex", pb.RollBackIndexReply)
 
     def search(
         self,
@@ -269,6 +289,7 @@ class Client:
             text=embedding_bytes("text", text, InvalidQuery),
             nearest_share=_number("nearest_share", nearest_share),
             filter=filter_message(checked_filter(filter)),
+            schemas=DECODED,
         )
         return sample_batch(self._call("sample", self._sample, request, timeout_s), bool(content))
 
@@ -455,6 +476,67 @@ class Client:
         reply = self._call("update_priorities", self._update_priorities, request, timeout_s)
         return PriorityUpdates(reply.updated, reply.stale, reply.unknown, dict(reply.positions))
 
+    def explain(self, retrieval_id: str, *, timeout_s: float | None = None) -> Explanation:
+        """Why a search or a sample returned what it did, and what has come of it.
+
+        The service reads its whole log for it, and makes one explanation at a time.
+
+        Args:
+            retrieval_id: of the search or sample.
+            timeout_s: of all this; 300 s by default.
+
+        Raises:
+            UnknownRetrieval: nothing in the log cites it.
+        """
+        request = pb.ExplainRequest(retrieval_id=_text("retrieval_id", retrieval_id, InvalidQuery))
+
+        def ask(left_s: float) -> Explanation | None:
+            return explanation_of(
+                retrieval_id, self._call("explain", self._explain, request, left_s)
+            )
+
+        return self._again_until_there("explain", ask, timeout_s, _EXPLAIN_S)
+
+    def rebuild_index(self, *, wait: bool = True, timeout_s: float | None = None) -> None:
+        """Have the service build its index anew, and swap them; its reads and writes go on.
+
+        Where there are several services, each has an index of its own: ask one by one.
+
+        Args:
+            wait: until it is in service; `stats().epoch` has risen by one then.
+            timeout_s: of all this; an hour by default.
+
+        Raises:
+            BuildFailed: it could not be built, if waited for; the old one stays.
+            InvalidQuery: this is a client of several services.
+        """
+        self._refuse_several()
+        request = pb.RebuildIndexRequest()
+        reply = self._call("rebuild_index", self._rebuild_index, request, None)
+        if not wait:
+            return
+        request.ticket = reply.ticket
+
+        def ask(left_s: float) -> bool | None:
+            return self._call("rebuild_index", self._rebuild_index, request, left_s).done or None
+
+        self._again_until_there("rebuild_index", ask, timeout_s, _REBUILD_S)
+
+    def roll_back_index(self, *, timeout_s: float | None = None) -> None:
+        """Have the service put its index before the current one in service again.
+
+        Args:
+            timeout_s: of this call.
+
+        Raises:
+            BuildFailed: there is none, or one is being built.
+            IndexDamaged: it is not what was written.
+            InvalidQuery: this is a client of several services.
+        """
+        self._refuse_several()
+        request = pb.RollBackIndexRequest()
+        self._call("roll_back_index", self._roll_back_index, request, timeout_s)
+
     def close(self) -> None:
         """Disconnect; calls that run end with `BufferClosed`. Safe to call twice."""
         self._closed = True
@@ -481,13 +563,45 @@ class Client:
             response_deserializer=reply.FromString,
         )
 
+    def _refuse_several(self) -> None:
+        if "," in self._target:
+            problem = "each service has an index of its own; ask them one by one"
+            raise InvalidQuery("target", self._target, problem)
+
+    def _again_until_there(
+        self,
+        name: str,
+        ask: Callable[[float], Answer | None],
+        timeout_s: float | None,
+        default_s: float,
+    ) -> Answer:
+        """The answer to what takes longer than a call may: asked for until it is there.
+
+        Raises:
+            DeadlineExceeded: it was not there in time; it is still being made.
+        """
+        wanted_s = default_s if timeout_s is None else _checked_timeout(timeout_s, InvalidQuery)
+        ends = time.monotonic() + wanted_s
+        while (left_s := ends - time.monotonic()) > 0:
+            try:
+                answer = ask(min(left_s, self._timeout_s))
+            except DeadlineExceeded:
+                continue
+            if answer is not None:
+                return answer
+        raise DeadlineExceeded(f"{name} did not end within {wanted_s} s; the service goes on")
+
     def _call(self, name: str, method: Any, request: Any, timeout_s: float | None) -> Any:
         if timeout_s is None:
             timeout_s = self._timeout_s
         else:
             timeout_s = _checked_timeout(timeout_s, InvalidQuery)
         try:
-            return method(request, timeout=timeout_s, metadata=self._metadata)
+            if self._tracing is None:
+                return method(request, timeout=timeout_s, metadata=self._metadata)
+            with self._tracing.calling(name) as headers:
+                metadata = (*self._metadata, *headers)
+                return method(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as failure:
             if self._closed:
                 raise BufferClosed("the client") from failure

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, InstanceOf, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relive.consumers import POISON_LIMIT, Backend, SnapshotOptions
@@ -23,9 +23,14 @@ from relive.core.settings import (
 )
 from relive.errors import InvalidConfig
 from relive.index_service import GpuOptions, IndexOptions, ListOptions
-from relive.index_service.rpc_security import ClientSecurity, ServerSecurity
+from relive.index_service.rpc_security import (
+    ClientSecurity,
+    ServerSecurity,
+    refuse_open_metrics,
+)
 from relive.index_service.rpc_tls import ClientTls, ServerTls
 from relive.index_service.sampling_limits import SamplingLimits
+from relive.log.kafka_options import KafkaOptions, kafka_options, kafka_table
 
 ENV_PREFIX = "RELIVE_"
 
@@ -86,11 +91,19 @@ class BufferConfig(BaseSettings):
         tls_client_ca: file (PEM); a service takes only clients with a certificate signed by these.
         tokens_file: a service's tokens, a line `ROLE TOKEN` each; roles are `read`, `publish`,
             `admin`, each including those before it.
+        page_listen: HOST:PORT of a service's page for browsers, which takes the same certificates
+            and tokens; None for no page.
         tls_ca: file (PEM); a client uses TLS, and trusts services with a certificate signed by
             these.
         tls_client_certificate, tls_client_key: files (PEM) that a client shows.
         token, token_file: a client's token, never shown, or a file that holds nothing else. Files
             with tokens must be their owner's only (mode 0600).
+        metrics_listen: HOST:PORT at which a service has metrics for Prometheus; None for none.
+        metrics_insecure_listen: let that be beyond this machine: anyone there may read them.
+        log_format: of what services say on stderr: `text`, or `json`, an object a line.
+        kafka: properties of Kafka's clients, a consumer group to show the lag by, and where a
+            schema registry is; also as variables `RELIVE_KAFKA_…`. See
+            `relive.log.kafka_options` and docs/kafka.md.
 
     Raises:
         InvalidConfig: names the field, its value, and what is accepted.
@@ -133,13 +146,22 @@ class BufferConfig(BaseSettings):
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
     tokens_file: Path | None = None
+    page_listen: str | None = None
     tls_ca: Path | None = None
     tls_client_certificate: Path | None = None
     tls_client_key: Path | None = None
     token: SecretStr | None = None
     token_file: Path | None = None
+    metrics_listen: str | None = None
+    metrics_insecure_listen: bool = False
+    log_format: Literal["text", "json"] = "text"
+    kafka: InstanceOf[KafkaOptions] = Field(default_factory=KafkaOptions)
 
     def __init__(self, **values: Any) -> None:
+        # Before pydantic sees them: of what it refuses it shows the value.
+        kafka = kafka_options(values.pop("kafka", None))
+        if kafka.given:
+            values["kafka"] = kafka
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -155,6 +177,8 @@ class BufferConfig(BaseSettings):
         for name, needed in _NEEDED_WITH:
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 raise InvalidConfig(needed, None, f"must be set where {name} is")
+        if self.metrics_listen is not None:
+            refuse_open_metrics(self.metrics_listen, self.metrics_insecure_listen)
         if self.token is not None and self.token_file is not None:
             raise InvalidConfig(
                 "token_file", str(self.token_file), "a token is set, too (RELIVE_TOKEN); give one"
@@ -178,6 +202,8 @@ class BufferConfig(BaseSettings):
             for name in from_file
             if f"{ENV_PREFIX}{name}".upper() in map(str.upper, os.environ)
         }
+        if "kafka" in from_file:
+            from_file["kafka"] = kafka_table(from_file["kafka"])
         return cls(**{**{n: v for n, v in from_file.items() if n not in overridden}, **flags})
 
     def index_options(self, directory: Path | None = None) -> IndexOptions:
@@ -275,7 +301,9 @@ class BufferConfig(BaseSettings):
 def _first_problem(error: ValidationError) -> InvalidConfig:
     problem = error.errors()[0]
     name = ".".join(str(part) for part in problem["loc"]) or "configuration"
-    if "token" in name.lower():  # of whatever was meant to be one, nothing is shown
+    if "token" in name.lower() or name.startswith(
+        "kafka"
+    ):  # of whatever was meant to be one, nothing is shown
         problem["input"] = SecretStr("hidden")
     if problem["type"] == "extra_forbidden":
         known = ", ".join(sorted(BufferConfig.model_fields))

@@ -43,6 +43,18 @@ class InvalidConfig(FieldError):
     """Raised when a setting, a log URL or a combination of settings is refused."""
 
 
+class MissingExtra(ReliveError):
+    """Raised when an optional part is used whose packages are not installed.
+
+    Attributes:
+        extra: the extra of `relive` that brings them.
+    """
+
+    def __init__(self, extra: str, package: str) -> None:
+        self.extra = extra
+        super().__init__(f"needs {package}: pip install 'relive[{extra}]'")
+
+
 class DuplicateExperience(ReliveError):
     """Raised when an id is added again with other content than it was first recorded with."""
 
@@ -189,6 +201,32 @@ class LogUnavailable(LogError):
     def __init__(self, message: str, undelivered: Sequence[int] = ()) -> None:
         self.undelivered = tuple(undelivered)
         super().__init__(message)
+
+
+class LogAccessDenied(LogUnavailable):
+    """Raised when Kafka's brokers refuse this client: its password, its certificates, its rights.
+
+    A LogUnavailable, since whoever retries gets in once somebody has granted what is missing.
+    """
+
+
+class SchemaRegistryUnavailable(LogUnavailable):
+    """Raised when no schema registry tells the id of a schema, or the schema of an id, in time."""
+
+
+class SchemaRefused(LogError):
+    """Raised when a schema registry does not take the schema of an event.
+
+    Attributes:
+        subject: under which it was to be registered.
+    """
+
+    def __init__(self, subject: str, url: str, problem: str) -> None:
+        self.subject = subject
+        super().__init__(
+            f"the schema registry at {url} refuses the schema {subject}: {problem}. Whatever is "
+            "registered under that name is not Relive's: give Relive a registry of its own"
+        )
 
 
 class LogDamaged(LogError):

@@ -14,6 +14,7 @@ from relive.index_service.rpc_errors import error_from
 from relive.index_service.rpc_messages import SERVICE
 from relive.schemas import index_pb2 as pb
 from relive.shares import Share
+from relive.tracing import tracing
 
 # A service without room for a call is asked last for as long.
 _REST_S = (0.05, 0.2)
@@ -48,6 +49,7 @@ class Replica:
         self._pause_s = _PAUSE_S[0]
         self._channel = channel
         self._metadata = metadata
+        self._tracing = tracing()
         self._methods: dict[str, Any] = {}
 
     def call(self, name: str, request: Any, timeout_s: float) -> Any:
@@ -58,7 +60,12 @@ class Replica:
             BufferClosed: its channel is closed.
         """
         try:
-            return self._method(name)(request, timeout=timeout_s, metadata=self._metadata)
+            # Its own looks at a service are nobody's, and would each be a trace.
+            if self._tracing is None or self._tracing.here() is None:
+                return self._method(name)(request, timeout=timeout_s, metadata=self._metadata)
+            with self._tracing.calling(f"{words(name)} at {self.target}") as headers:
+                metadata = (*self._metadata, *headers)
+                return self._method(name)(request, timeout=timeout_s, metadata=metadata)
         except grpc.RpcError as failure:
             raise error_from(failure, f"{words(name)} at {self.target}", timeout_s) from failure
         except ValueError as failure:  # of gRPC, for a closed channel

@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any
 
 import grpc
@@ -46,11 +47,14 @@ from relive.schemas import index_pb2 as pb
 from relive.shares import (
     Share,
     cover,
+    merged_episode,
     merged_sample,
     merged_search,
     merged_search_many,
     merged_stats,
+    merged_updates,
     seed_of_share,
+    shared_updates,
     without_content,
 )
 
@@ -71,8 +75,8 @@ _DISCOVERY_S = 3.0
 # Calls to shares that wait for a thread; more are made as calls come.
 _MOST_THREADS = 128
 _CLOSE_S = 1.0
-# A draw changes nothing but counts, and an update is taken for one version of its experience.
-_HARMLESS_TWICE = ("SampleSequences", "UpdatePriorities")
+# A draw changes nothing but counts, and an explanation nothing at all.
+_HARMLESS_TWICE = ("SampleSequences", "Explain")
 
 
 class ReplicaChannel:
@@ -140,6 +144,8 @@ class ReplicaChannel:
             raise BufferClosed("the client")
         if name == "ReportOutcome":
             return self._reported(request, deadline)
+        if name == "UpdatePriorities":
+            return self._updated(request, deadline)
         if not _is_read(request):
             return self._once(name, request, deadline)
         if self._monotonic:
@@ -180,6 +186,7 @@ class ReplicaChannel:
             "Search": self._search,
             "SearchMany": self._search_many,
             "Sample": self._sample,
+            "Episode": self._episode,
             "Stats": self._stats,
         }
         if name not in several:
@@ -251,6 +258,9 @@ class ReplicaChannel:
             reply if request.content or not request.HasField("content") else without_content(reply)
         )
 
+    def _episode(self, shares: Sequence[Share], request: Any, deadline: float) -> Any:
+        return merged_episode(self._asked_all(shares, "Episode", [request] * len(shares), deadline))
+
     def _stats(self, shares: Sequence[Share], request: Any, deadline: float) -> Any:
         return merged_stats(self._asked_all(shares, "Stats", [request] * len(shares), deadline))
 
@@ -263,6 +273,17 @@ class ReplicaChannel:
             request.revision = now_us()
         reply = self._stepping(self._in_order(self._replicas), "ReportOutcome", request, deadline)
         self._saw({reply.partition: reply.position + 1})
+        return reply
+
+    def _updated(self, request: Any, deadline: float) -> Any:
+        """Every share is given the priorities of its own experiences."""
+        shares = self._cover(deadline)
+        parts = {shares[0]: request}
+        if len(shares) > 1:
+            parts = shared_updates(request, shares, sum(map(len, shares)))
+        asked, requests = list(parts), list(parts.values())
+        reply = merged_updates(self._asked_all(asked, "UpdatePriorities", requests, deadline))
+        self._saw(reply.positions)
         return reply
 
     def _record(self, said: Any) -> None:
@@ -293,7 +314,9 @@ class ReplicaChannel:
         ]
         try:
             others = [
-                self._threads.submit(self._asked, share, name, request, deadline, home=home)
+                self._threads.submit(
+                    copy_context().run, self._asked, share, name, request, deadline, home=home
+                )
                 for share, request in zip(shares[1:], asked[1:], strict=True)
             ]
         except RuntimeError as error:

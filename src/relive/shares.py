@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from hashlib import blake2b
 from heapq import merge
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -190,6 +190,52 @@ def _ranked(replies: Sequence[Any], strategy: str, partitions: int) -> list[Any]
 
     ranked = [[(rank(item), item) for item in reply.items] for reply in replies]
     return [item for _, item in merge(*ranked, key=itemgetter(0))]
+
+
+def merged_episode(replies: Sequence[Any]) -> Any:
+    """The `EpisodeReply` of all shares together."""
+    merged = pb.EpisodeReply(basis=_merged_basis(replies))
+
+    def age(step: tuple[int, Any]) -> tuple[int, int, int]:
+        position, experience = step
+        home = partition_of(experience.id, merged.basis.log_partitions)
+        return experience.step, position, home
+
+    steps = chain.from_iterable(
+        zip(reply.positions, reply.experiences, strict=True) for reply in replies
+    )
+    for _, of_step in groupby(sorted(steps, key=age), key=lambda step: step[1].step):
+        position, experience = next(of_step)
+        merged.positions.append(position)
+        merged.experiences.append(experience)
+    return merged
+
+
+def shared_updates(request: Any, shares: Sequence[Share], partitions: int) -> dict[Share, Any]:
+    """An `UpdatePrioritiesRequest` for every share that has some of the ids; at least one."""
+    parts: dict[Share, Any] = {}
+    source = request.source if request.HasField("source") else None
+    columns = zip(request.ids, request.priorities, request.versions, strict=True)
+    for experience_id, priority, version in columns:
+        home = partition_of(experience_id, partitions)
+        share = next(share for share in shares if home in share)
+        if share not in parts:
+            parts[share] = pb.UpdatePrioritiesRequest(source=source)
+        part = parts[share]
+        part.ids.append(experience_id)
+        part.priorities.append(priority)
+        part.versions.append(version)
+    return parts or {shares[0]: request}
+
+
+def merged_updates(replies: Sequence[Any]) -> Any:
+    """The `UpdatePrioritiesReply` of all shares that were asked."""
+    merged = pb.UpdatePrioritiesReply(basis=_merged_basis(replies))
+    for name in _counts(merged):
+        setattr(merged, name, sum(getattr(reply, name) for reply in replies))
+    for reply in replies:
+        merged.positions.update(reply.positions)
+    return merged
 
 
 def merged_stats(replies: Sequence[Any]) -> Any:

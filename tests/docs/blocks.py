@@ -11,7 +11,9 @@ _NOTE = re.compile(r"<!--\s*not run:\s*(.*?)\s*-->", re.DOTALL)
 _TITLE = re.compile(r'title="([^"/]+)"')
 # What the pages call things, and a test calls otherwise.
 _KAFKA = re.compile(r"(?:localhost|127\.0\.0\.1):9092/experiences")
-_SERVICE = re.compile(r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0|index\.example\.org):(5\d{4})")
+_SERVICE = re.compile(
+    r"(?:localhost|127\.0\.0\.1|0\.0\.0\.0|index\.example\.org):(5\d{4}|8080|9464)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,11 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from infra.site.cli import cli_reference
 from infra.site.config import config_reference, in_words, meanings
 from infra.site.proto import proto_reference
 from infra.site.sources import as_restructured_text, lead_into_list
 from pydantic import BaseModel
-from typer.main import get_command
 
-from relive.cli.main import app
 from relive.config import BufferConfig
 from relive.schemas import index_pb2
 
@@ -105,19 +102,6 @@ def test_types_of_settings_are_said_in_words() -> None:
     assert in_words(Kinds.model_fields["either"].annotation) == "whole number"
     assert in_words(BufferConfig.model_fields["faiss_backend"].annotation) == "`gpu` or `cpu`"
     assert in_words(BufferConfig.model_fields["token"].annotation) == "secret text"
-
-
-def commands(command: object, name: str) -> list[str]:
-    inner: dict[str, object] = getattr(command, "commands", {})
-    found = [each for part, sub in inner.items() for each in commands(sub, f"{name} {part}")]
-    return [name, *found]
-
-
-def test_every_command_is_described() -> None:
-    text = cli_reference()
-    names = commands(get_command(app), "relive")[1:]
-    assert {"relive serve", "relive log create"} <= set(names)
-    assert [name for name in names if f"## `{name}`\n" not in text] == []
 
 
 def test_every_method_and_field_of_the_rpc_interface_is_described() -> None:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from relive.buffer import Experience, ExperienceBuffer
-from relive.consumers import materializer
 from relive.consumers.durable_store import DurableStore
+from relive.core import fold as folding
 from relive.core.fold import Added, fold
 from relive.core.tail import Changes, Table
 from relive.errors import DuplicateExperience, InvalidExperience
@@ -157,8 +157,8 @@ def a_removal_is_not_folded() -> None:
 def an_event_is_folded_twice() -> None:
     folded = _counter()
 
-    def folded_twice(state: Any, raw: bytes, position: int, known: Any = None) -> Any:
-        changes = fold(state, raw, position, known)
+    def folded_twice(state: Any, raw: bytes, position: int, prepared: Any = None) -> Any:
+        changes = fold(state, raw, position, prepared)
         event = decode(raw)
         if folded() % EVERY == 0 and isinstance(event, OutcomeReported):
             again = event._replace(event_id=os.urandom(16), retrieval_id="again")
@@ -166,7 +166,7 @@ def an_event_is_folded_twice() -> None:
             state.position = position + 1
         return changes
 
-    _put(materializer, "fold", folded_twice)
+    _put(folding, "fold", folded_twice)
 
 
 def recovery_restores_rows_but_not_vectors() -> None:
@@ -271,10 +271,10 @@ def _at_commit(
 def _skipped(kind: type) -> None:
     seen = _counter()
 
-    def folded_or_not(state: Any, raw: bytes, position: int, known: Any = None) -> Any:
+    def folded_or_not(state: Any, raw: bytes, position: int, prepared: Any = None) -> Any:
         if isinstance(decode(raw), kind) and seen() % 2 == 0:
             state.position = position + 1
             return []
-        return fold(state, raw, position, known)
+        return fold(state, raw, position, prepared)
 
-    _put(materializer, "fold", folded_or_not)
+    _put(folding, "fold", folded_or_not)

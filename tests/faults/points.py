@@ -37,7 +37,7 @@ STEPS: Mapping[str, tuple[tuple[object, str], ...]] = {
     "note the end": ((SharedEnd, "note"),),
     "sync": ((WalSync, "sync"),),
     "acknowledge": ((SharedEnd, "acknowledge"),),
-    "fold": ((materializer, "fold"),),
+    "fold": ((materializer, "fold_batch"),),
     "follow": ((Engine, "_follow"),),
     "save": ((Materializer, "commit"),),
     "commit": ((DurableStore, "commit"),),

@@ -266,7 +266,7 @@ def test_the_command_refuses_a_setting_of_its_file(
     done = run_relive("log", "create", f"file:{tmp_path}/new", "--config", file, "--json")
     assert done.code == 2
     error = done.json["error"]
-    assert (error["type"], error["field"]) == ("InvalidConfig", field)
+    assert (error["class"], error["field"]) == ("InvalidConfig", field)
     assert value in error["value"]
     assert not (tmp_path / "new").exists()
 
@@ -295,7 +295,7 @@ def test_a_service_refuses_a_setting_that_contradicts_the_log(
     )  # fmt: skip
     assert done.code == 2
     error = done.json["error"]
-    assert (error["type"], error["field"], error["value"]) == ("InvalidConfig", "capacity", "7")
+    assert (error["class"], error["field"], error["value"]) == ("InvalidConfig", "capacity", "7")
 
 
 def test_without_json_the_message_goes_to_stderr(
@@ -337,7 +337,7 @@ def test_reading_a_log_that_is_not_there_does_not_make_it(
     with pytest.raises(LogMissing):
         Publisher(f"file:{tmp_path}/none")
     done = run_relive("replay", "--log", f"file:{tmp_path}/none", "--json")
-    assert (done.code, done.json["error"]["type"]) == (1, "LogMissing")
+    assert (done.code, done.json["error"]["class"]) == (3, "LogMissing")
     assert not (tmp_path / "none").exists()
 
 
@@ -360,7 +360,7 @@ class TestABrokerThatIsNotThere:
 
     def test_the_command_gives_up(self, address: str, run_relive: Callable[..., Any]) -> None:
         done = run_relive("replay", "--log", f"kafka://{address}/experiences", "--json")
-        assert (done.code, done.json["error"]["type"]) == (1, "LogUnavailable")
+        assert (done.code, done.json["error"]["class"]) == (5, "LogUnavailable")
         assert address in done.json["error"]["message"]
         assert done.err == ""
 
@@ -368,7 +368,7 @@ class TestABrokerThatIsNotThere:
         self, address: str, run_relive: Callable[..., Any]
     ) -> None:
         done = run_relive("stats", address, "--json")
-        assert (done.code, done.json["error"]["type"]) == (1, "ServiceUnavailable")
+        assert (done.code, done.json["error"]["class"]) == (5, "ServiceUnavailable")
 
 
 def as_toml(value: Any) -> str:

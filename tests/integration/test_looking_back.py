@@ -174,7 +174,7 @@ def test_the_past_of_a_topic_is_the_fold_of_its_beginning(
     stats = run_relive("stats", url, "--at", vector, "--json").json
     assert stats["digest"] == replayed["digest"]
     late = run_relive("replay", "--log", url, "--to", f"0:0,1:{ends[1] + 1}", "--json")
-    assert late.json["error"]["type"] == "LogGap"
+    assert late.json["error"]["class"] == "LogGap"
     assert f"readable are 0 to {ends[1]}" in late.json["error"]["message"]
     assert run_relive("replay", "--log", url, "--to", "5", "--json").code == 2
 

@@ -137,7 +137,7 @@ def test_over_tls_a_token_lets_in_as_far_as_its_role_goes(
     done = run_relive("get", service.address, "a", *way_in, RELIVE_TOKEN=READER)
     assert done.json["id"] == "a"
     refused = run_relive("stats", service.address, *way_in, RELIVE_TOKEN="guess-" + READER)
-    assert (refused.code, refused.json["error"]["type"]) == (1, "Unauthenticated")
+    assert (refused.code, refused.json["error"]["class"]) == (6, "Unauthenticated")
 
     for text in (service.said, done.out, done.err, refused.out, refused.err):
         assert "s3cret" not in text
@@ -183,7 +183,7 @@ def test_who_does_not_trust_the_service_or_speaks_plaintext_does_not_get_in(
             with pytest.raises(ServiceUnavailable, match=hint):
                 client.report_outcome(None, "a", success=True)
     refused = run_relive("health", service.address, "--tls-ca", other_authority.file)
-    assert (refused.code, "ServiceUnavailable" in refused.err) == (1, True)
+    assert (refused.code, "ServiceUnavailable" in refused.err) == (5, True)
     with Client(service.address, BufferConfig(tls_ca=authority.file)) as client:
         assert client.stats().outcomes == 0
 
@@ -236,7 +236,7 @@ def test_mutual_tls_lets_in_those_with_a_certificate(
     )
     assert run_relive("health", service.address, "--config", client_settings).code == 0
     assert run_relive("get", service.address, "a", "--config", client_settings).code == 0
-    assert run_relive("health", service.address, "--tls-ca", authority.file).code == 1
+    assert run_relive("health", service.address, "--tls-ca", authority.file).code == 5
 
 
 def test_renewed_certificates_and_tokens_are_picked_up_by_a_running_service(

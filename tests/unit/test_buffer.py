@@ -1,5 +1,6 @@
 """The embedded buffer: the public API, over a real directory."""
 
+import copy
 import math
 import os
 import shutil
@@ -496,7 +497,7 @@ def test_what_was_found_can_be_looked_at_after_it_is_gone_and_the_buffer_closed(
         (hit,), (item,) = buffer.search(visual=[1.0, 2.0, 3.0], k=1), buffer.sample(1)
         buffer.remove("x")
         buffer.flush()
-    for found in (hit.experience, item.experience):
+    for found in (copy.deepcopy(hit).experience, copy.deepcopy(item).experience):
         assert (found.id, found.question) == ("x", "?")
         np.testing.assert_array_equal(found.visual, [1.0, 2.0, 3.0])
 

@@ -40,7 +40,7 @@ def silence() -> Iterator[str]:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("name", ["search", "sample", "get", "stats", "report_outcome"])
+@pytest.mark.parametrize("name", ["search", "sample", "get", "stats", "report_outcome", "explain"])
 def test_methods_take_what_those_of_the_embedded_buffer_take(name: str) -> None:
     embedded = inspect.signature(getattr(ExperienceBuffer, name))
     client = inspect.signature(getattr(Client, name))

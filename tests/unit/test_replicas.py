@@ -604,12 +604,55 @@ def test_what_shares_cannot_answer_together_is_refused(
 
     with pytest.raises(InvalidQuery, match="strategy"):
         parts.sample(2, strategy="nearest", visual=[1.0] * DIM)
-    for call in (
-        lambda: parts.sample_sequences(2, 2),
-        lambda: parts.update_priorities(["x0"], [1.0], [0]),
-    ):
-        with pytest.raises(InvalidQuery, match="cannot be asked of services that have a share"):
-            call()
+    with pytest.raises(InvalidQuery, match="cannot be asked of services that have a share"):
+        parts.sample_sequences(2, 2)
+
+
+def test_shares_take_the_priorities_of_their_own_experiences(
+    shares: tuple[Client, Client, Cluster],
+) -> None:
+    whole, parts, cluster = shares
+    wanted = cluster.add(*experiences(40))
+    batch = parts.sample(30, content=False, min_positions=wanted)
+    new = [float(at) for at in range(30)]
+
+    done = parts.update_priorities(
+        [*batch.ids, "nobody", batch.ids[0]],
+        [*new, 1.0, 7.5],
+        [*batch.versions.tolist(), 0, int(batch.versions[0])],
+    )
+    again = parts.update_priorities(batch.ids, new, batch.versions)
+    nothing = parts.update_priorities([], [], [])
+
+    assert (done.updated, done.stale, done.unknown) == (30, 0, 1)
+    assert (again.updated, again.stale, again.unknown) == (0, 30, 0)
+    assert (nothing.updated, nothing.stale, nothing.unknown) == (0, 0, 0)
+    assert set(again.positions) == set(range(cluster.log.partitions))
+    for client in (whole, parts):
+        all_of_it = client.sample(40, now=0.0, content=False, min_positions=again.positions)
+        found = dict(zip(all_of_it.ids, all_of_it.versions.tolist(), strict=True))
+        assert [found[each] for each in batch.ids] == [1] * 30
+        priorities = dict(zip(all_of_it.ids, all_of_it.priorities.tolist(), strict=True))
+        assert priorities[batch.ids[0]] == 7.5
+        stats = client.stats(min_positions=again.positions)
+        assert (stats.priority_updates, stats.stale_updates, stats.unknown_updates) == (30, 30, 1)
+
+
+def test_shares_put_an_episode_together(shares: tuple[Client, Client, Cluster]) -> None:
+    whole, parts, cluster = shares
+    played = [
+        replace(each, episode_id="e1" if at % 4 else "e2", step=at // 2)
+        for at, each in enumerate(experiences(60))
+    ]
+    wanted = cluster.add(*played)
+
+    for episode_id in ("e1", "e2", "nobody's"):
+        one = whole.episode(episode_id, min_positions=wanted)
+        merged = parts.episode(episode_id, min_positions=wanted)
+        assert list(map(content, merged)) == list(map(content, one))
+        steps = [each.step or 0 for each in merged]
+        assert steps == sorted(set(steps))  # of two experiences for one step, the first
+        assert bool(steps) is (episode_id != "nobody's")
 
 
 def test_shares_are_asked_for_what_they_have(shares: tuple[Client, Client, Cluster]) -> None:

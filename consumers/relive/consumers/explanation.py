@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from relive.core.priority_factors import PriorityFactors, priority_factors
+from relive.consumers.materializer import Materializer
+from relive.consumers.memory_store import MemoryStore
+from relive.consumers.snapshot_loading import state_before_end
+from relive.consumers.snapshots import Snapshots
+from relive.consumers.time_travel import log_at, replay
+from relive.core.explanation import ExplainedItem, Explanation, KnownOutcome, UseNow
+from relive.core.priority_factors import priority_factors
 from relive.core.row import Row
 from relive.core.state import PartitionState
-from relive.errors import UndecodableEvent
-from relive.log import LogPrefix
+from relive.errors import InvalidQuery, LogGap, UndecodableEvent, UnknownRetrieval
+from relive.log import EventLog, LogPrefix, log_now
 from relive.log.prefix import batches
 from relive.schemas import ExperiencesRetrieved, OutcomeReported, decode
 
-
-@dataclass(frozen=True, slots=True)
-class KnownOutcome:
-    """How a use turned out, by the report that holds."""
-
-    success: bool
-    reward: float | None
-    revision: int
+RowNow: TypeAlias = Callable[[str], Row | None]
 
 
 @dataclass(slots=True)
@@ -49,23 +49,53 @@ class FoundRetrieval:
         return self.kind is not None or bool(self.outcomes)
 
 
-@dataclass(frozen=True, slots=True)
-class ExplainedItem:
-    """One experience of a retrieval.
+def explain(
+    log: EventLog, snapshots: Snapshots | None, retrieval_id: str, row_now: RowNow
+) -> Explanation:
+    """Everything that a log knows of a retrieval; reads all of it, and replays a part.
 
-    Attributes:
-        id: of the experience.
-        score: probability or similarity; None where only an outcome says that it was retrieved.
-        then: what its priority was made of at the retrieval; None where that state is gone.
-        outcome: of this use; None while none is known.
-        now: its row at the log's end; None if it is gone.
+    Args:
+        log: as far as it goes now.
+        snapshots: that the replay may start from.
+        retrieval_id: which one.
+        row_now: the row of a live experience.
+
+    Raises:
+        InvalidQuery: it is no id.
+        UnknownRetrieval: nothing in the log cites it.
+        LogUnavailable, LogDamaged, LogReplaced: see `EventLog.read`.
     """
+    if not isinstance(retrieval_id, str) or not retrieval_id:
+        raise InvalidQuery("retrieval_id", retrieval_id, "must be text, and not empty")
+    found = find_retrieval(log_now(log), retrieval_id)
+    then = state_then(log, found, lambda past: replay(past, _start(snapshots, past)))
+    try:
+        return explained(found, then.states if then else None, row_now)
+    finally:
+        if then is not None:
+            then.close()
 
-    id: str
-    score: float | None
-    then: PriorityFactors | None
-    outcome: KnownOutcome | None
-    now: Row | None
+
+def _start(snapshots: Snapshots | None, past: LogPrefix) -> MemoryStore:
+    return MemoryStore() if snapshots is None else state_before_end(snapshots, past)
+
+
+def state_then(
+    log: EventLog, found: FoundRetrieval, replayed: Callable[[LogPrefix], Materializer]
+) -> Materializer | None:
+    """The state at the positions of a retrieval; None where the log no longer gives it.
+
+    Raises:
+        UnknownRetrieval: nothing in the log cites it.
+    """
+    if not found.found:
+        raise UnknownRetrieval(found.retrieval_id)
+    if found.kind is None:
+        return None
+    try:
+        return replayed(log_at(log, found.positions))
+    except LogGap:
+        return None
 
 
 def find_retrieval(log: LogPrefix, retrieval_id: str) -> FoundRetrieval:
@@ -86,40 +116,51 @@ def find_retrieval(log: LogPrefix, retrieval_id: str) -> FoundRetrieval:
 
 
 def explained(
-    found: FoundRetrieval,
-    then: Sequence[PartitionState] | None,
-    now: Sequence[PartitionState],
-) -> list[ExplainedItem]:
-    """The experiences of a retrieval.
+    found: FoundRetrieval, then: Sequence[PartitionState] | None, row_now: RowNow
+) -> Explanation:
+    """What was found of a retrieval, experience by experience.
 
     Args:
         found: what the log says.
         then: the states at its positions; None where the log no longer reaches back to them.
-        now: the states at the log's end.
+        row_now: the row of a live experience.
     """
     items = []
     for experience_id in dict.fromkeys([*found.scores, *found.outcomes]):
+        row = row_of(then or (), experience_id)
         factors = None
-        if then is not None:
-            factors = next(
-                (
-                    priority_factors(row, state.settings.weights, found.time_us)
-                    for state in then
-                    if (row := state.row(experience_id)) is not None
-                ),
-                None,
-            )
-        row = next((row for state in now if (row := state.row(experience_id)) is not None), None)
+        if row is not None and then:
+            factors = priority_factors(row, then[0].settings.weights, found.time_us)
         items.append(
             ExplainedItem(
                 experience_id,
                 found.scores.get(experience_id),
                 factors,
                 found.outcomes.get(experience_id),
-                row,
+                _use(row_now(experience_id)),
             )
         )
-    return items
+    return Explanation(
+        found.retrieval_id,
+        found.kind,
+        found.seed,
+        found.time_us / 1e6,
+        found.positions,
+        tuple(items),
+    )
+
+
+def row_of(states: Sequence[PartitionState], experience_id: str) -> Row | None:
+    """The row of a live experience, in whichever partition it is."""
+    return next((row for s in states if (row := s.row(experience_id)) is not None), None)
+
+
+def _use(row: Row | None) -> UseNow | None:
+    if row is None:
+        return None
+    return UseNow(
+        row.partition, row.position, row.retrieval_count, row.success_count, row.success_rate
+    )
 
 
 def _note(found: FoundRetrieval, raw: bytes) -> None:

@@ -15,9 +15,10 @@ from functools import partial
 from typing import TypeAlias
 
 from relive.consumers.committed import Committed, commit_entry, committed_now, last_committed
+from relive.consumers.fold_measures import FoldMeasures
 from relive.consumers.recovery import Recovered
 from relive.consumers.store import DiskUse, StateStore
-from relive.core.fold import Change, Quarantined, fold
+from relive.core.fold import Added, Change, Prepared, Quarantined, fold_batch, prepare
 from relive.core.partition import partition_of
 from relive.core.results import Recovery, StateSource
 from relive.core.row import Row
@@ -37,6 +38,7 @@ from relive.errors import (
 )
 from relive.log import EventLog, Record
 from relive.schemas import ExperienceRecorded
+from relive.tracing import Tracing, tracing
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +73,9 @@ class Materializer:
             likely this program that is wrong than they are.
         recovered: how the store was come by; see `relive.consumers.recovery`.
 
+    Attributes:
+        measures: what it measures of itself.
+
     Raises:
         LogReplaced: the state was made from another log.
         StoreError: the state does not fit this program.
@@ -87,6 +92,8 @@ class Materializer:
         poison_limit: int = POISON_LIMIT,
         recovered: Recovered | None = None,
     ) -> None:
+        self.measures = FoldMeasures()
+        self._tracing = tracing()
         self._log_read = log
         self._store = store
         self._recovered = recovered
@@ -140,6 +147,21 @@ class Materializer:
         return {state.partition: state.position for state in self._states}
 
     @property
+    def log(self) -> EventLog:
+        """The log that it reads."""
+        return self._log_read
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed, or being closed."""
+        return self._closing.is_set()
+
+    @property
+    def poison_in_a_row(self) -> int:
+        """How many of the last records, in a row, could not be folded."""
+        return self._poison_in_a_row
+
+    @property
     def committed(self) -> Committed | None:
         """What the last commit said; None before the first."""
         return self._committed
@@ -182,6 +204,8 @@ class Materializer:
         """
         found, had = self._recovered, self._committed
         before = self._folded
+        if had is not None:
+            self._log_read.note_progress(had.positions)
         self.catch_up(timeout_s=timeout_s)
         self._recovery = Recovery(
             source=found.source if found else StateSource.STORE if had else StateSource.LOG,
@@ -271,10 +295,16 @@ class Materializer:
         try:
             if frozen is not None:
                 committed, changes = frozen
+                started_s = time.perf_counter()
                 self._store.commit(changes)
                 self._tail.melt()
+                self.measures.committed(started_s)
                 self._unfinished = 0
                 self._committed = committed
+                self._log_read.note_progress(committed.positions)
+        except StoreError:
+            self.measures.commit_failures += 1
+            raise
         finally:
             self._committing.release()
 
@@ -336,6 +366,8 @@ class Materializer:
                     folded = self._fold_offered()
                 if not folded:
                     records = self._read(self.positions(), wait_s=_FOLLOW_WAIT_S)
+                    if not records:
+                        self.measures.caught_up()
                     with self._lock:
                         self._fold(records)
                         folded = len(records)
@@ -373,19 +405,16 @@ class Materializer:
         self._check_running()
         if self._uncommitted + self._unfinished >= self._commit_every:
             self.commit()  # the last one found no room; more must not pile up in memory
+        started_s = time.perf_counter()
         changes: list[Change] = []
         folded = 0
         try:
-            for record in records:
-                state = self._states[record.partition]
-                _, known = self._offered.pop(_place(record), _NOT_OFFERED)
-                if record.position < state.position:
-                    continue
-                caused = fold(state, record.value, record.position, known)
-                folded += 1
-                self._log_bytes += len(record.key) + len(record.value)
-                changes += caused
-                self._watch_for_poison(caused)
+            for partition, batch in self._prepared(records).items():
+                steps = fold_batch(self._states[partition], batch)
+                folded += len(batch)
+                for caused in steps:
+                    changes += caused
+                    self._watch_for_poison(caused)
             if folded and self._follower is not None:
                 self._follower(changes, self.positions())
             self._followed = self.positions()
@@ -397,6 +426,10 @@ class Materializer:
             # Half of an event may be in the state: never to be read or committed.
             self._stop(StoreError("folding failed half-way; reopen to recover from the log"))
             raise
+        live = self._recovery is not None
+        self.measures.folded(records, folded, started_s, live=live)
+        if self._tracing is not None and live:  # what is replayed was traced long ago
+            self._trace(self._tracing, changes, time.perf_counter() - started_s)
         if folded:
             if not self._uncommitted:
                 self._uncommitted_since = time.monotonic()
@@ -404,6 +437,39 @@ class Materializer:
             if self._uncommitted + self._unfinished >= self._commit_every:
                 with suppress(StoreFull):  # whoever folds next is told
                     self.commit()
+
+    def _trace(self, to: Tracing, changes: Sequence[Change], took_s: float) -> None:
+        to.folded(
+            (
+                (
+                    change.event.event_id,
+                    {
+                        "relive.experience_id": change.row.experience_id,
+                        "relive.partition": change.row.partition,
+                        "relive.position": change.row.position,
+                    },
+                )
+                for change in changes
+                if isinstance(change, Added)
+            ),
+            took_s,
+        )
+
+    def _prepared(self, records: Sequence[Record]) -> dict[int, list[tuple[bytes, int, Prepared]]]:
+        """The records that are not folded yet, as `fold_batch` takes them, by partition."""
+        known = [self._offered.pop(_place(record), _NOT_OFFERED)[1] for record in records]
+        new = [
+            (record, event)
+            for record, event in zip(records, known, strict=True)
+            if record.position >= self._states[record.partition].position
+        ]
+        prepared = prepare([record.value for record, _ in new], [event for _, event in new])
+        self._log_bytes += sum(len(record.key) + len(record.value) for record, _ in new)
+        by_partition: dict[int, list[tuple[bytes, int, Prepared]]] = {}
+        for (record, _), each in zip(new, prepared, strict=True):
+            theirs = by_partition.setdefault(record.partition, [])
+            theirs.append((record.value, record.position, each))
+        return by_partition
 
     def _commit_if_due(self) -> None:
         waited = time.monotonic() - self._uncommitted_since

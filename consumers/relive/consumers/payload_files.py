@@ -196,11 +196,10 @@ class PayloadFiles:
                 self._reader.read_in_order((key, before[key].pack()) for key in sorted(moving)),
             )
             for key, payload in payloads:
-                reference = writer.append(payload)
-                number = reference.segment
-                segments[number] = segments.get(number, Segment()).with_payload(reference)
-                after[key] = reference
+                after[key] = writer.append(payload)
             writer.finish()
+            for number, (size, count) in writer.appended.items():
+                segments[number] = segments.get(number, Segment()).with_payloads(size, count)
         except (OSError, StoreError) as error:
             failure = writer.undo(error)
             if failure is error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 SEGMENT_FORMAT = 1
@@ -66,9 +65,8 @@ def unpack_references(packed: Iterable[bytes]) -> list[Reference]:
     return list(map(Reference._make, _REFERENCE.iter_unpack(b"".join(packed))))
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """What is in a segment.
+class Segment(NamedTuple):
+    """What is in a segment. (A named tuple: one is made for every payload.)
 
     Attributes:
         size: of its file, header included; what lies behind is not part of it.
@@ -92,13 +90,13 @@ class Segment:
             self.live_count + 1,
         )
 
+    def with_payloads(self, size: int, count: int) -> Segment:
+        """With so many payloads more at its end, of so many bytes together."""
+        return Segment(self.size + size, self.live_bytes + size, self.live_count + count)
+
     def without(self, reference: Reference) -> Segment:
         """With a payload less that is referred to."""
-        return replace(
-            self,
-            live_bytes=self.live_bytes - reference.length,
-            live_count=self.live_count - 1,
-        )
+        return Segment(self.size, self.live_bytes - reference.length, self.live_count - 1)
 
     def pack(self) -> bytes:
         """As stored."""

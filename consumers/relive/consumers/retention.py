@@ -10,6 +10,7 @@ from relive.consumers.snapshots import Snapshots
 from relive.core.results import Positions
 from relive.errors import SnapshotUnsound, TrimRefused
 from relive.log import Bounds, EventLog
+from relive.log.findings import Finding, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,38 @@ def trim(
         log.truncate_before(partition, position)
         _log.info("partition %d of the log begins at %d now", partition, position)
     return first
+
+
+def kept_by_snapshots(log: EventLog, snapshots: Snapshots) -> Finding:
+    """Whether a snapshot holds what the log's beginning gave, where that was removed.
+
+    Whoever removed it: `relive log trim`, which sees to it, or retention at the broker, which
+    knows of no snapshots. Manifests are read, files are not.
+
+    Raises:
+        LogUnavailable, LogReplaced: as for the log.
+    """
+    bounds = bounds_of(log)
+    first = {partition: bound.first for partition, bound in bounds.items()}
+    about, value = "log's beginning", ", ".join(f"{p}:{at}" for p, at in first.items())
+    if not any(first.values()):
+        return Finding(about, value, Verdict.OK, "the log is whole")
+    enough = [
+        snapshot
+        for snapshot in snapshots.readable(log.identity())
+        if all(snapshot.positions[partition] >= at for partition, at in first.items())
+    ]
+    if enough:
+        says = f"removed; {len(enough)} snapshots hold what it gave"
+        return Finding(about, value, Verdict.OK, says)
+    return Finding(
+        about,
+        value,
+        Verdict.LOSES,
+        f"it was removed, and no snapshot in {snapshots.directory} holds what it gave: a state "
+        "that is lost cannot be made again",
+        "take one where the state is still kept, before that is lost too: relive snapshot create",
+    )
 
 
 def check_recoverable(log: EventLog, snapshots: Snapshots) -> None:

@@ -23,7 +23,8 @@ from relive.consumers.payload_segments import (
 from relive.consumers.segment_reader import SegmentReader
 from relive.errors import StoreError, StoreFull, StoreStopped
 
-_WRITE_BYTES = 4 * 1024 * 1024
+# Put together in memory that is in the processor's cache still when it is written.
+_WRITE_BYTES = 256 * 1024
 
 
 class Place(NamedTuple):
@@ -46,6 +47,10 @@ class SegmentWriter:
         directory: they are in.
         place: where the first one goes.
         full_size: a segment of this size takes no more.
+
+    Attributes:
+        appended: bytes and number of the payloads in each segment that was appended to, once
+            `finish` was called.
     """
 
     def __init__(self, files: SegmentReader, directory: Path, place: Place, full_size: int) -> None:
@@ -56,6 +61,9 @@ class SegmentWriter:
         self._full_size = full_size
         self._descriptor = -1
         self._made: list[int] = []
+        self._opened_at = 0
+        self._count = 0
+        self.appended: dict[int, tuple[int, int]] = {}
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
 
@@ -70,8 +78,9 @@ class SegmentWriter:
         Raises:
             OSError: `undo` then says what has become of it.
         """
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise StoreError(f"a payload has {len(payload)} bytes, at most {MAX_PAYLOAD_BYTES} fit")
+        size = len(payload)
+        if size > MAX_PAYLOAD_BYTES:
+            raise StoreError(f"a payload has {size} bytes, at most {MAX_PAYLOAD_BYTES} fit")
         if self._descriptor < 0:
             self._open()
         elif self._size >= self._full_size:
@@ -79,10 +88,11 @@ class SegmentWriter:
             self._number += 1
             self._size = 0
             self._open()
-        reference = Reference(self._number, self._size, len(payload), zlib.crc32(payload))
+        reference = Reference(self._number, self._size, size, zlib.crc32(payload))
         self._waiting.append(payload)
-        self._waiting_bytes += len(payload)
-        self._size += len(payload)
+        self._waiting_bytes += size
+        self._size += size
+        self._count += 1
         if self._waiting_bytes >= _WRITE_BYTES:
             self._write()
         return reference
@@ -134,11 +144,13 @@ class SegmentWriter:
         path = self._files.path(self._number)
         if self._size:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            return
-        self._made.append(self._number)
-        self._descriptor = create(path)
-        write_all(self._descriptor, header(self._number), 0)
-        self._size = HEADER_BYTES
+        else:
+            self._made.append(self._number)
+            self._descriptor = create(path)
+            write_all(self._descriptor, header(self._number), 0)
+            self._size = HEADER_BYTES
+        self._opened_at = self._size
+        self._count = 0
 
     def _write(self) -> None:
         data = b"".join(self._waiting)
@@ -148,6 +160,7 @@ class SegmentWriter:
 
     def _end_segment(self) -> None:
         self._write()
+        self.appended[self._number] = self._size - self._opened_at, self._count
         sync(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1

@@ -97,6 +97,16 @@ class Snapshotter:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @property
+    def materializer(self) -> Materializer:
+        """Whose state it is."""
+        return self._materializer
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """What it writes to."""
+        return self._snapshots
+
     def start(self) -> None:
         """Remove what a killed writer left, and take snapshots when they are due until closed."""
         with self._taking:

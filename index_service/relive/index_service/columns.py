@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from relive.core.blocks import Blocks, BlockSums, Drawn, Inputs
+from relive.core.blocks import TIERS, Blocks, BlockSums, Drawn, Inputs
 from relive.core.decay import Moment
 from relive.core.priority import FloatArray, priorities_at
 from relive.core.row import PriorityInputs, Row, inputs_of
@@ -21,6 +21,9 @@ from relive.index_service.segments import RowKey
 
 # Sums are kept for the exponents used last, 5 bytes a row each.
 _EXPONENTS = 3
+# To add up the blocks of up to so many rows takes less time than to descend from those above them.
+_MANY = 65_536
+_MOST_UNMARKED = 256
 # Room beyond the live rows, as a share of them; every row is copied after so many times more.
 _FEW = 16
 
@@ -49,6 +52,7 @@ class PartitionColumns:
         self.ids = IdColumn()
         self._blocks = Blocks()
         self._sums: dict[float, BlockSums] = {}
+        self._unmarked: list[IndexArray] = []
 
     def extend(self, positions: IndexArray, inputs: PriorityInputs) -> None:
         """Add rows, whose positions and ordinals are above all before."""
@@ -94,9 +98,8 @@ class PartitionColumns:
 
     def at(self, positions: IndexArray) -> IndexArray:
         """Where the rows of positions are."""
-        at = np.searchsorted(self.positions[: self.count], positions)
-        assert (at < self.count).all()
-        assert (self.positions[at] == positions).all()
+        at = self.positions[: self.count].searchsorted(positions)
+        assert np.array_equal(self.positions.take(at, mode="clip"), positions)
         return at
 
     def live(self) -> IndexArray:
@@ -104,7 +107,11 @@ class PartitionColumns:
         return np.flatnonzero(self.factor[: self.count])
 
     def refreshed(self, at: Moment) -> FloatArray:
-        """The masses of the largest blocks at a moment; `descend` finds rows in them then."""
+        """The masses of the first 0, 1, … blocks together, for `descend` to find rows in.
+
+        Blocks of which tier depends on how many rows are live, on nothing that is stored besides.
+        """
+        self._mark()
         sums = self._sums.pop(at.alpha, None)
         if sums is None:
             sums = BlockSums(self._blocks)
@@ -112,11 +119,15 @@ class PartitionColumns:
                 del self._sums[next(iter(self._sums))]
         self._sums[at.alpha] = sums
         sums.refresh(at, self._inputs())
-        return sums.top(at)
+        return sums.until(self._tier, at)
 
     def descend(self, at: Moment, blocks: IndexArray, rest: FloatArray) -> Drawn:
         """The rows at the given masses from the beginning of blocks; see `BlockSums.descend`."""
-        return self._sums[at.alpha].descend(at, self._inputs(), blocks, rest)
+        return self._sums[at.alpha].descend(self._tier, at, self._inputs(), blocks, rest)
+
+    @property
+    def _tier(self) -> int:
+        return 1 if self.size <= _MANY else TIERS
 
     def priorities(self, weights: PriorityWeights, now_us: int, rows: IndexArray) -> FloatArray:
         """Of rows, at a time."""
@@ -135,12 +146,25 @@ class PartitionColumns:
 
     def _changed(self, rows: IndexArray) -> None:
         if self._sums and len(rows):
+            self._unmarked.append(rows)
+            if len(self._unmarked) >= _MOST_UNMARKED:
+                self._mark()
+
+    def _mark(self) -> None:
+        """Say of all rows that have changed since the last sample that their blocks' sums are off.
+
+        At once: what is changed between two samples is often next to each other, or the same.
+        """
+        if self._unmarked:
+            rows = np.concatenate(self._unmarked)
+            self._unmarked.clear()
             blocks = self._blocks.of(1, rows)
             for sums in self._sums.values():
                 sums.dirty(blocks)
 
     def _make_room(self, count: int) -> None:
         """Drop the rows that are gone, unless they are few; make room for a sixteenth more."""
+        self._mark()
         kept = self.factor[: self.count] > 0
         if self._max_times is not None:  # live, though never drawn again
             kept |= self._drawn[: self.count] >= self._max_times

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from relive.core.experience import Experience, experience_from
 from relive.core.priority import priority_at
 from relive.core.row import Row, packed_id, unpack_row
 from relive.core.settings import PriorityWeights
 from relive.core.state import PartitionState
+from relive.core.stored_experience import StoredExperience, UnreadExperience
 from relive.core.tail import Later
 from relive.index_service.segments import RowKey
-from relive.schemas import ExperienceRecorded, decode
 
 
 class Content(NamedTuple):
@@ -23,7 +22,7 @@ class Content(NamedTuple):
     """
 
     id: str
-    experience: Callable[[], Experience]
+    experience: UnreadExperience
 
 
 def contents(
@@ -43,28 +42,25 @@ def contents(
         for at, each in zip(mine, live, strict=True):
             if each is not None:
                 row = number, keys[at].position, each[0]
-                make = partial(_made, row, each[1], weights, at_us)
-                found[at] = Content(packed_id(each[0]).decode(), make)
+                read = partial(_stored, row, each[1], weights, at_us)
+                found[at] = Content(packed_id(each[0]).decode(), UnreadExperience(read))
     there = [each for each in found if each is not None]
     return there if len(there) == len(keys) else None
 
 
-def _made(
+def _stored(
     packed: tuple[int, int, bytes], payload: Later, weights: PriorityWeights, at_us: int
-) -> Experience:
-    return experience_at(unpack_row(*packed), payload(), weights, at_us)
+) -> StoredExperience:
+    return stored(unpack_row(*packed), payload(), weights, at_us)
 
 
-def experience_at(row: Row, payload: bytes, weights: PriorityWeights, at_us: int) -> Experience:
+def stored(row: Row, payload: bytes, weights: PriorityWeights, at_us: int) -> StoredExperience:
     """An experience as recorded, with what its row says has come of it."""
-    event = decode(payload)
-    assert isinstance(event, ExperienceRecorded)
-    return experience_from(
-        event,
-        retrieval_count=row.retrieval_count,
-        success_count=row.success_count,
-        success_rate=row.success_rate,
-        priority=priority_at(
-            weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us
-        ),
+    return StoredExperience(
+        row.experience_id,
+        payload,
+        row.retrieval_count,
+        row.success_count,
+        row.success_rate,
+        priority_at(weights, row.ageless_priority(weights), row.event_time_us, row.factor, at_us),
     )

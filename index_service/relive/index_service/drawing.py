@@ -160,11 +160,16 @@ class Drawing:
 
     def episode(self, episode_id: str) -> list[Experience]:
         """The live experiences of an episode by step; see `ExperienceBuffer.episode`."""
+        return [experience for _, experience in self.episode_steps(episode_id)]
+
+    def episode_steps(self, episode_id: str) -> list[tuple[int, Experience]]:
+        """The position and the experience of each step of an episode."""
         if not isinstance(episode_id, str):
             raise InvalidQuery("episode_id", episode_id, "must be text")
         with self._materializer.locked() as states:
             steps = self._projections.episodes().steps(episode_id)
-            return _made(states, steps, self._clock_us())
+            found = _all(states, steps, self._clock_us())
+            return [(key.position, c.experience()) for key, c in zip(steps, found, strict=True)]
 
     def _request(
         self,

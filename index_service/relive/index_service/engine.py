@@ -27,19 +27,23 @@ from relive.core.row import Row
 from relive.core.settings import Settings
 from relive.core.state import Counters
 from relive.errors import ConsumerStopped, InvalidConfig, InvalidQuery, NotInShare, StoreInUse
-from relive.index_service.contents import experience_at
+from relive.index_service.contents import stored
 from relive.index_service.drawing import Drawing
 from relive.index_service.limits import DEFAULT_TIMEOUT_S
+from relive.index_service.looks import Looks
 from relive.index_service.priority_updates import Verdicts
 from relive.index_service.projections import IndexOptions, Projections
+from relive.index_service.read_measures import ReadMeasures
 from relive.index_service.retrievals import Retrievals
 from relive.index_service.sampling_limits import SampleGate
 from relive.index_service.scan import Scanner, installed_scanner
 from relive.index_service.searching import Searching
+from relive.index_service.watched_reads import of_sample, of_search, of_searches, timed, traced
 from relive.log import EventLog, Record
 from relive.log.share import readable_partitions, whole_identity
 from relive.producers.compose import now_us
 from relive.schemas import ExperienceRecorded
+from relive.tracing import tracing
 
 
 class Engine:
@@ -60,9 +64,12 @@ class Engine:
 
     Attributes:
         search, search_many: see `Searching`.
-        sample, sample_sequences, episode: see `Drawing`.
+        sample, sample_sequences, episode, episode_steps: see `Drawing`.
         record_retrieval: see `Retrievals.record`.
+        ask_rebuild, rebuilt: see `Indexing`.
         verdicts: on updates of priorities.
+        measures: of its reads.
+        looks: what a person may look at without changing anything.
 
     Raises:
         LogReplaced, StoreError: see `Materializer`.
@@ -85,6 +92,7 @@ class Engine:
         self._readable = readable_partitions(log)
         self._clock_us = clock_us
         self._scanner = scanner or installed_scanner()
+        self.measures = ReadMeasures()
         self.verdicts = Verdicts()
         self._gate = SampleGate(self._options.limits, lambda: self._projections.columns.size)
         try:
@@ -106,14 +114,26 @@ class Engine:
             store.close()
             raise
         self._indexing = self._projections.indexing
+        self.ask_rebuild, self.rebuilt = self._indexing.ask_rebuild, self._indexing.rebuilt
         self._retrievals = Retrievals(log, recorded=self._options.record_retrievals)
         self.record_retrieval = self._retrievals.record
         readers = self._materializer, self._projections, self._scanner, self._retrievals
         searching = Searching(*readers, self._readable, clock_us)
-        self.search, self.search_many = searching.search, searching.search_many
+        spans, fold = tracing(), self._materializer
+        self.search = timed(
+            traced(searching.search, "search", spans, fold, of_search), self.measures.searched
+        )
+        self.search_many = timed(
+            traced(searching.search_many, "search_many", spans, fold, of_searches),
+            self.measures.searched,
+        )
         drawing = Drawing(*readers, self._gate, self._readable, clock_us)
-        self.sample, self.sample_sequences = drawing.sample, drawing.sample_sequences
-        self.episode = drawing.episode
+        self.sample = timed(
+            traced(drawing.sample, "sample", spans, fold, of_sample), self.measures.sampled_batch
+        )
+        self.sample_sequences = timed(drawing.sample_sequences, self.measures.sampled_sequences)
+        self.episode, self.episode_steps = drawing.episode, drawing.episode_steps
+        self.looks = Looks(self._materializer, self._projections)
         self._snapshots = snapshots
         self._snapshotter: Snapshotter | None = None
         self._heir: Heir | None = None
@@ -215,13 +235,16 @@ class Engine:
         """
         self._indexing.rebuild(wait=wait)
 
-    def roll_back_index(self) -> None:
+    def roll_back_index(self, timeout_s: float | None = None) -> None:
         """Put the index in service again that the current one took the place of.
+
+        Args:
+            timeout_s: how long a build under way is waited for; until it ends by default.
 
         Raises:
             BuildFailed, IndexDamaged: see `Indexing.roll_back`.
         """
-        self._indexing.roll_back()
+        self._indexing.roll_back(timeout_s)
 
     # State
 
@@ -239,6 +262,26 @@ class Engine:
     def partitions(self) -> int:
         """Of the log."""
         return self._event_log.partitions
+
+    @property
+    def materializer(self) -> Materializer:
+        """What folds the log, for those who watch it."""
+        return self._materializer
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """The snapshots of the state, for those who watch them; None where none are taken."""
+        return None if self._snapshots is None else Snapshots(self._snapshots.directory)
+
+    @property
+    def retrievals_waiting(self) -> int:
+        """Searches and samples that wait to be recorded."""
+        return self._retrievals.waiting
+
+    def success_rate(self) -> tuple[int, float]:
+        """How many live experiences an outcome is known of, and the mean of their success rates."""
+        with self._materializer.locked():
+            return self._projections.filtering.columns.success_rate()
 
     @property
     def stopped(self) -> Exception | None:
@@ -302,7 +345,7 @@ class Engine:
         payload = state.payload(row.position)
         if payload is None:
             return None
-        return experience_at(row, payload, state.settings.weights, self._clock_us())
+        return stored(row, payload, state.settings.weights, self._clock_us())()
 
     def _check_readable(self, name: str, value: object, partition: int) -> None:
         """Refuse to say anything of what lies outside the share."""

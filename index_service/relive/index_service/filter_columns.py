@@ -11,7 +11,7 @@ of codes. It is made by one pass over the metadata of the live rows (`metadata_p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import count as counting
 from typing import TypeAlias
 
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from relive.core.document import Document, from_json
 from relive.core.filter import Filter, Scalar, ScalarKey, scalar_key
 from relive.core.fold import Added, Change, Removed, Updated
+from relive.core.priority import FloatArray
 from relive.core.row import FilterInputs, Row, filter_inputs
 from relive.index_service.scan import BoolArray, IndexArray
 
@@ -149,11 +150,11 @@ class _Block:
         self.live[new] = True
         return new
 
-    def row_of(self, position: int) -> int:
-        at = int(np.searchsorted(self.positions[: self.count], position))
-        assert at < self.count
-        assert self.positions[at] == position
-        return at
+    def rows_of(self, positions: Collection[int]) -> IndexArray:
+        wanted = np.fromiter(positions, dtype=np.int64, count=len(positions))
+        rows = np.searchsorted(self.positions[: self.count], wanted)
+        assert np.array_equal(self.positions.take(rows, mode="clip"), wanted)
+        return rows
 
     def with_room(self, rows: int, since: int) -> _Block:
         """Another block, of the rows that are live, with room for more."""
@@ -226,13 +227,20 @@ class FilterColumns:
             mine = [change for change in added if change.row.partition == partition]
             if mine:
                 self._extend(partition, mine, before[partition])
+        rates: dict[int, dict[int, float]] = {}
+        gone: dict[int, list[int]] = {}
         for change in changes:
             if isinstance(change, Updated):
-                block, row = self._place_of(change.row)
-                block.success_rate[row] = change.row.known_success_rate
+                row = change.row
+                rates.setdefault(row.partition, {})[row.position] = row.known_success_rate
             elif isinstance(change, Removed):
-                block, row = self._place_of(change.row)
-                block.live[row] = False
+                gone.setdefault(change.row.partition, []).append(change.row.position)
+        for partition, of_rows in rates.items():
+            block = self._blocks[partition]
+            block.success_rate[block.rows_of(of_rows)] = list(of_rows.values())
+        for partition, positions in gone.items():
+            block = self._blocks[partition]
+            block.live[block.rows_of(positions)] = False
 
     def live_after(self, partition: int, position: int) -> list[int]:
         """The positions of live rows above a position, rising."""
@@ -281,6 +289,16 @@ class FilterColumns:
             found.append(block.positions[: len(mask)][mask & block.live[: len(mask)]])
         return found
 
+    def success_rate(self) -> tuple[int, float]:
+        """How many live rows an outcome is known of, and the mean of their success rates."""
+        rows, total = 0, 0.0
+        for block in self._blocks:
+            rates = block.success_rate[: block.count][block.live[: block.count]]
+            known = rates[~np.isnan(rates)]
+            rows += len(known)
+            total += float(known.sum())
+        return rows, total / rows if rows else 0.0
+
     # Read without it
 
     def missing(self, wanted: Filter) -> list[str]:
@@ -309,6 +327,19 @@ class FilterColumns:
             matching.append(block.positions[: len(mask)][mask])
         return Selected(matching)
 
+    def outcomes(self, most: int) -> list[tuple[npt.NDArray[np.int64], FloatArray]]:
+        """Event times and success rates of the live rows of each partition; see `FilterInputs`.
+
+        Args:
+            most: of more rows, so many are taken that are evenly spaced.
+        """
+        found = []
+        for block in self._blocks:
+            some = slice(0, block.count, max(1, block.count // most))
+            live = block.live[some].copy()
+            found.append((block.event_time_us[some][live], block.success_rate[some][live]))
+        return found
+
     def _extend(self, partition: int, added: Sequence[Added], before: int) -> None:
         block = self._with_room(partition, len(added), before)
         rows = [change.row for change in added]
@@ -324,10 +355,6 @@ class FilterColumns:
         if block.count + rows > block.room:
             block = self._blocks[partition] = block.with_room(rows, since)
         return block
-
-    def _place_of(self, row: Row) -> tuple[_Block, int]:
-        block = self._blocks[row.partition]
-        return block, block.row_of(row.position)
 
 
 def coded(documents: Iterable[Document], key: str, codes: dict[ScalarKey, int]) -> list[int]:

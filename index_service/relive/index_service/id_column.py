@@ -51,8 +51,11 @@ class IdColumn:
         """The ids of rows."""
         kept = self._bytes
         if self._bounds is None:
-            digits = np.frombuffer(kept, dtype=f"V{_PACKED}")[rows].tobytes().hex()
-            return [digits[at + 2 : at + 34] for at in range(0, len(digits), 2 * _PACKED)]
+            if not len(rows):
+                return []
+            packed = np.frombuffer(kept, dtype=f"V{_PACKED}")[rows].view(np.uint8)
+            digits = packed.reshape(-1, _PACKED)[:, 1:].tobytes().hex(" ", _PACKED - 1)
+            return digits.split(" ")
         starts, ends = self._bounds[rows].tolist(), self._bounds[rows + 1].tolist()
         return [_unpacked(kept[start:end]) for start, end in zip(starts, ends, strict=True)]
 

@@ -209,35 +209,66 @@ class Indexing:
             BuildFailed: it could not be built, if waited for.
             BufferClosed: closed meanwhile.
         """
+        ticket = self.ask_rebuild()
+        if not wait:
+            return
+        if self._thread is None:  # of a moment in the past, which nothing follows
+            self._rebuild()
+        self.rebuilt(ticket, None)
+
+    def ask_rebuild(self) -> int:
+        """Ask for a rebuild; returns a ticket to ask with whether it has ended.
+
+        Raises:
+            BufferClosed: closed meanwhile.
+        """
         with self._changed:
             if self._stopping.is_set():
                 raise BufferClosed("the index")
             # One that is under way began before.
             self._wanted = mine = max(self._wanted, self._done + self._building) + 1
             self._wake.set()
-            if not wait:
-                return
-        if self._thread is None:  # of a moment in the past, which nothing follows
-            self._rebuild()
-        with self._changed:
-            self._changed.wait_for(lambda: self._done >= mine or self._stopping.is_set())
-            if self._done < mine:
-                raise BufferClosed("the index")
-            if self._error is not None:
-                raise self._error
+            return mine
 
-    def roll_back(self) -> None:
+    def rebuilt(self, ticket: int, timeout_s: float | None) -> bool:
+        """Whether the rebuild of a ticket is in service, by the end of the timeout.
+
+        Raises:
+            BuildFailed: it could not be built, or the ticket is not of this process.
+            BufferClosed: closed meanwhile.
+        """
+        with self._changed:
+            if not 0 < ticket <= self._wanted:
+                raise BuildFailed("no such rebuild was asked for since the service started")
+            self._changed.wait_for(
+                lambda: self._done >= ticket or self._stopping.is_set(), timeout_s
+            )
+            if self._done >= ticket:
+                if self._error is not None:
+                    raise self._error
+                return True
+            if self._stopping.is_set():
+                raise BufferClosed("the index")
+            return False
+
+    def roll_back(self, timeout_s: float | None = None) -> None:
         """Put the index in service that was published before the current one, which is removed.
 
         A build that is under way is waited for; by itself, none begins for ten minutes.
 
+        Args:
+            timeout_s: how long a build is waited for; until it ends by default.
+
         Raises:
-            BuildFailed: there is none, or it is not this process that publishes.
+            BuildFailed: there is none, it is not this process that publishes, or a build took too
+                long.
             IndexDamaged: it is not what was written.
         """
         if self._files is None or not self._owner:
             raise BuildFailed("indices are published by the process that owns the state")
-        with self._alone:
+        if not self._alone.acquire(timeout=-1 if timeout_s is None else timeout_s):
+            raise BuildFailed("an index is being built; try again when it has ended")
+        try:
             current, former = self._files.current(), self._files.former()
             if former is None:
                 raise BuildFailed(f"{self._files.path} has no index before the current one")
@@ -246,6 +277,8 @@ class Indexing:
             self._not_before = time.monotonic() + _RETRY_MAX_S
             if current is not None:
                 shutil.rmtree(current, ignore_errors=True)
+        finally:
+            self._alone.release()
 
     def stats(self) -> IndexStats:
         """What is in service, and what happened."""

@@ -57,6 +57,11 @@ class RetrievalRecorder:
             self._shed()
             self._changed.notify_all()
 
+    @property
+    def waiting(self) -> int:
+        """Searches and samples that are queued."""
+        return len(self._waiting)
+
     def _shed(self) -> None:
         while len(self._waiting) > _MAX_WAITING:
             self._waiting.popleft()
@@ -131,6 +136,11 @@ class Retrievals:
     def lost(self) -> int:
         """Records that were dropped."""
         return self._recorder.lost
+
+    @property
+    def waiting(self) -> int:
+        """Searches and samples that wait to be recorded."""
+        return self._recorder.waiting
 
     def record(
         self,

@@ -84,6 +84,11 @@ class Admission:
         finally:
             self._resume()
 
+    def depths(self) -> tuple[int, int]:
+        """Calls that have a turn, and calls that wait for one."""
+        with self._lock:
+            return self._running, len(self._waiting)
+
     def __repr__(self) -> str:
         return f"Admission(running={self._running}, queued={len(self._waiting)})"
 

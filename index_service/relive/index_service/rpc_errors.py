@@ -36,7 +36,11 @@ _MAX_ATTRIBUTES = 4_000
 
 _CODES: tuple[tuple[tuple[type[ReliveError], ...], Any], ...] = (
     ((FieldError, PayloadTooLarge), grpc.StatusCode.INVALID_ARGUMENT),
-    ((NotCaughtUp, errors.SampleTimeout), grpc.StatusCode.FAILED_PRECONDITION),
+    (
+        (NotCaughtUp, errors.SampleTimeout, errors.BuildFailed),
+        grpc.StatusCode.FAILED_PRECONDITION,
+    ),
+    ((errors.UnknownRetrieval,), grpc.StatusCode.NOT_FOUND),
     ((Unauthenticated,), grpc.StatusCode.UNAUTHENTICATED),
     ((PermissionDenied,), grpc.StatusCode.PERMISSION_DENIED),
     # Before the class that it derives from.

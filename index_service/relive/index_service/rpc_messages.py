@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeAlias
@@ -32,8 +32,11 @@ from relive.core.results import (
     positions_after,
 )
 from relive.core.sequences import SampledSequence, SequenceBatch
+from relive.core.stored_experience import StoredExperience
 from relive.errors import InvalidQuery
+from relive.schemas import ExperienceRecorded, single_object_schema
 from relive.schemas import index_pb2 as pb
+from relive.schemas.released import released_schemas
 
 Matrix: TypeAlias = npt.NDArray[np.float32]
 
@@ -41,6 +44,13 @@ SERVICE = pb.DESCRIPTOR.services_by_name["Index"].full_name
 
 # 10,000 experiences with 768 + 768 dimensions.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+
+# The schemas of recorded experiences that this version decodes, as `SampleRequest` names them.
+DECODED = tuple(
+    int.from_bytes(schema.fingerprint, "little")
+    for schema in released_schemas()
+    if schema.name == ExperienceRecorded.__name__
+)
 
 _OPTIONAL = (
     "initial_priority",
@@ -88,6 +98,9 @@ def experience_of(message: Any) -> Experience:
     """The experience in a message."""
     m = message
     has = m.HasField
+    if has("record"):
+        counts = m.retrieval_count, m.success_count, m.success_rate
+        return StoredExperience(m.id, m.record, *counts, m.priority)()
     return Experience(
         id=m.id,
         visual=vector_from(m.visual) if has("visual") else None,
@@ -109,6 +122,17 @@ def experience_of(message: Any) -> Experience:
         success_rate=m.success_rate,
         priority=m.priority if has("priority") else None,
     )
+
+
+def fill_stored(message: Any, stored: StoredExperience) -> None:
+    """Put an experience into an empty message as it is stored, for whoever decodes it."""
+    m = message
+    m.id = stored.id
+    m.record = stored.record
+    m.retrieval_count = stored.retrieval_count
+    m.success_count = stored.success_count
+    m.success_rate = stored.success_rate
+    m.priority = stored.priority
 
 
 def basis(
@@ -197,8 +221,13 @@ def _result(answer: Any, of: Any) -> SearchResult:
     )
 
 
-def sample_reply(batch: SampleBatch) -> Any:
-    """The reply of a sample."""
+def sample_reply(batch: SampleBatch, schemas: Collection[int] = ()) -> Any:
+    """The reply of a sample.
+
+    Args:
+        schemas: that the client decodes; see `DECODED`.
+    """
+    decoded = {schema.to_bytes(8, "little") for schema in schemas}
     reply = pb.SampleReply(
         basis=basis(batch.positions, batch.epoch, degraded=batch.degraded),
         retrieval_id=batch.retrieval_id,
@@ -218,7 +247,11 @@ def sample_reply(batch: SampleBatch) -> Any:
             version=item.version,
             position=item.position,
         )
-        fill(added.experience, item.experience)
+        stored = item.stored
+        if stored is not None and single_object_schema(stored.record) in decoded:
+            fill_stored(added.experience, stored)
+        else:
+            fill(added.experience, item.experience)
     return reply
 
 

@@ -42,28 +42,49 @@ class ClientSecurity:
     token_file: Path | None = None
 
 
-def refuse_exposure(listen: str, security: ServerSecurity, insecure_listen: bool) -> None:
+def refuse_exposure(
+    listen: str, security: ServerSecurity, insecure_listen: bool, field: str = "listen"
+) -> None:
     """Refuse to listen where anyone could listen in, or ask.
+
+    Args:
+        field: names the address in messages.
 
     Raises:
         InvalidConfig: says what to do instead.
     """
-    host, _ = host_and_port("listen", listen)
+    host, _ = host_and_port(field, listen)
     if insecure_listen or is_loopback(host):
         return
     if security.tls is None:
         raise InvalidConfig(
-            "listen",
+            field,
             listen,
             "would be open to the network in plaintext; set tls_certificate and tls_key, listen on "
             "127.0.0.1, or set insecure_listen where the network itself is protected",
         )
     if security.tokens_file is None and security.tls.client_ca is None:
         raise InvalidConfig(
-            "listen",
+            field,
             listen,
             "would be encrypted, and answer anyone who reaches it; set tokens_file or "
             "tls_client_ca, listen on 127.0.0.1, or set insecure_listen where anyone may ask",
+        )
+
+
+def refuse_open_metrics(listen: str, insecure_listen: bool) -> None:
+    """Refuse to show metrics, which ask for no token, where anyone could read them.
+
+    Raises:
+        InvalidConfig: says what to do instead.
+    """
+    host, _ = host_and_port("metrics_listen", listen)
+    if not insecure_listen and not is_loopback(host):
+        raise InvalidConfig(
+            "metrics_listen",
+            listen,
+            "would be open to the network, for anyone to read; listen on 127.0.0.1, or set "
+            "metrics_insecure_listen where the network itself is protected",
         )
 
 

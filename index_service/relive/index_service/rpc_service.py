@@ -6,15 +6,21 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from math import isfinite
 from typing import Any
 
+from relive.consumers import Snapshots
+from relive.consumers.explanation import explain
 from relive.core.embedding import MAX_QUERIES
 from relive.core.experience import checked_id
+from relive.core.explanation import Explanation
 from relive.core.priority_update import checked_updates
 from relive.core.sampling import Strategy
 from relive.errors import ConsumerStopped, InvalidExperience, InvalidQuery, Overloaded
 from relive.index_service.engine import Engine
+from relive.index_service.explanation_messages import explain_reply
+from relive.index_service.explanations import Explanations
 from relive.index_service.limits import MAX_K
 from relive.index_service.priority_updates import record_priorities
 from relive.index_service.rpc_messages import (
@@ -49,6 +55,7 @@ class IndexService:
             same time. They hold a thread each.
         pause: entered meanwhile, so that others are answered.
         calls_shed: how many calls were refused because there were too many.
+        snapshots: that explanations may start from.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class IndexService:
         max_waiting: int,
         pause: Callable[[], AbstractContextManager[None]] = nullcontext,
         calls_shed: Callable[[], int] = lambda: 0,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self._engine = engine
         self._pause = pause
@@ -65,6 +73,11 @@ class IndexService:
         self._event_log = log
         self._composer = Composer()
         self._waiters = threading.Semaphore(max_waiting)
+        self._explanations = Explanations(partial(self._explained, snapshots))
+
+    def close(self) -> None:
+        """Begin nothing more; what is being explained ends when its log is closed."""
+        self._explanations.close()
 
     def search(self, request: Any, wait_s: float) -> Any:
         """The `SearchReply` to a `SearchRequest`.
@@ -123,7 +136,7 @@ class IndexService:
             timeout_s=wait_s,
             recorded=not request.unrecorded,
         )
-        return self._of_log(sample_reply(batch))
+        return self._of_log(sample_reply(batch, request.schemas))
 
     def sample_sequences(self, request: Any, wait_s: float) -> Any:
         """The `SampleSequencesReply` to a `SampleSequencesRequest`."""
@@ -148,7 +161,8 @@ class IndexService:
         """The `EpisodeReply` to an `EpisodeRequest`."""
         self._make_fresh(request.freshness, wait_s)
         reply = pb.EpisodeReply(basis=self._basis())
-        for experience in self._engine.episode(request.episode_id):
+        for position, experience in self._engine.episode_steps(request.episode_id):
+            reply.positions.append(position)
             fill(reply.experiences.add(), experience)
         return reply
 
@@ -195,6 +209,43 @@ class IndexService:
                 given(request, "seed"),
             )
         return pb.RecordRetrievalsReply(basis=self._basis())
+
+    def explain(self, request: Any, wait_s: float) -> Any:
+        """The `ExplainReply` to an `ExplainRequest`.
+
+        Raises:
+            InvalidQuery, UnknownRetrieval, LogUnavailable, LogDamaged: see
+                `relive.consumers.explanation`.
+            Overloaded: see `Explanations`.
+        """
+        with self._waiter():
+            found = self._explanations.of(request.retrieval_id, wait_s)
+        return explain_reply(found, self._basis())
+
+    def rebuild_index(self, request: Any, wait_s: float) -> Any:
+        """The `RebuildIndexReply` to a `RebuildIndexRequest`.
+
+        Raises:
+            BuildFailed: see `Indexing.rebuilt`.
+        """
+        ticket = given(request, "ticket")
+        done = False
+        if ticket is None:
+            ticket = self._engine.ask_rebuild()
+        else:
+            with self._waiter():
+                done = self._engine.rebuilt(ticket, wait_s)
+        return pb.RebuildIndexReply(basis=self._basis(), ticket=ticket, done=done)
+
+    def roll_back_index(self, request: Any, wait_s: float) -> Any:
+        """The `RollBackIndexReply` to a `RollBackIndexRequest`.
+
+        Raises:
+            BuildFailed, IndexDamaged: see `Indexing.roll_back`.
+        """
+        with self._waiter():
+            self._engine.roll_back_index(wait_s)
+        return pb.RollBackIndexReply(basis=self._basis())
 
     def report_outcome(self, request: Any, wait_s: float) -> Any:
         """The `ReportOutcomeReply` to a `ReportOutcomeRequest`.
@@ -263,13 +314,23 @@ class IndexService:
         if all(reached.get(partition, 0) >= wanted[partition] for partition in wanted):
             yield
             return
+        with self._waiter():
+            yield
+
+    @contextmanager
+    def _waiter(self) -> Iterator[None]:
+        """Wait for something without holding others up."""
         if not self._waiters.acquire(blocking=False):
-            raise Overloaded("too many calls wait for positions")
+            raise Overloaded("too many calls wait for something")
         try:
             with self._pause():
                 yield
         finally:
             self._waiters.release()
+
+    def _explained(self, snapshots: Snapshots | None, retrieval_id: str) -> Explanation:
+        self._engine.flush()  # what was returned a moment ago is on the log then
+        return explain(self._event_log, snapshots, retrieval_id, self._engine.row)
 
     def _appended(self, record: NewRecord) -> list[int]:
         # Where too many wait for the log, those that come now are to hold others up.

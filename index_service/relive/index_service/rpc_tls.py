@@ -7,6 +7,7 @@ the same files first.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -66,6 +67,18 @@ def server_credentials(tls: ServerTls) -> Any:
     )
 
 
+def server_context(tls: ServerTls) -> Callable[[], ssl.SSLContext]:
+    """Gives the same for Python's own sockets; asked for each new connection.
+
+    Raises:
+        InvalidConfig: names the file that is of no use, and why.
+    """
+    files = [tls.certificate, tls.key]
+    if tls.client_ca is not None:
+        files.append(tls.client_ca)
+    return Renewed(files, lambda: _server_context(tls)).value
+
+
 def channel_credentials(tls: ClientTls) -> Any:
     """Credentials for a secure channel. They stay as they are: a new client reads the files anew.
 
@@ -88,6 +101,19 @@ def _server_configuration(tls: ServerTls) -> Any:
         raise InvalidConfig("tls_certificate", str(tls.certificate), f"no use: {problem}")
     ca = None if tls.client_ca is None else _certificates("tls_client_ca", tls.client_ca)
     return grpc.ssl_server_certificate_configuration([(key, certificate)], ca)
+
+
+def _server_context(tls: ServerTls) -> ssl.SSLContext:
+    certificate, _, context = _pair("tls_certificate", tls.certificate, "tls_key", tls.key)
+    problem = _problem_of_a_handshake(context, certificate)
+    if problem is not None:
+        raise InvalidConfig("tls_certificate", str(tls.certificate), f"no use: {problem}")
+    if tls.client_ca is not None:
+        ca = _certificates("tls_client_ca", tls.client_ca)
+        context.load_verify_locations(cadata=_text(ca))
+        context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _pair(

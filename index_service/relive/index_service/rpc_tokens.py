@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
-import stat
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
 from relive.errors import InvalidConfig, PermissionDenied, Unauthenticated
 from relive.index_service.renewed import Renewed
+from relive.log.owners_file import owners_text
 
 AUTHORIZATION = "authorization"
 
 _BEARER = "Bearer "
-_MAX_FILE_BYTES = 1_000_000
 # What can be guessed is no token. 16 characters of base64 are 96 bits.
 _MIN_CHARACTERS = 16
 _TOKEN = re.compile(r"[!-~]+")
@@ -56,6 +54,14 @@ class Tokens:
 
     def __init__(self, file: Path) -> None:
         self._roles = Renewed([file], lambda: _roles(file))
+
+    def digest_of(self, token: str) -> bytes | None:
+        """What stands for a token that is known; None for any other."""
+        return None if _role_of(token, self._roles.value()) is None else _digest(token)
+
+    def role(self, digest: bytes) -> Role | None:
+        """Of the token that a digest stands for; None once it is known no more."""
+        return self._roles.value().get(digest)
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]], needed: Role, call: str) -> None:
         """Let a call pass, or not.
@@ -101,7 +107,7 @@ def token_from(file: Path) -> str:
     Raises:
         InvalidConfig: it cannot be read, others than its owner may read it, or it is no token.
     """
-    return checked_token("token_file", _owners_text("token_file", file).strip())
+    return checked_token("token_file", owners_text("token_file", file, "token").strip())
 
 
 def bearer(token: str) -> tuple[tuple[str, str], ...]:
@@ -132,7 +138,7 @@ def _role_of(token: str, roles: Mapping[bytes, Role]) -> Role | None:
 
 def _roles(file: Path) -> dict[bytes, Role]:
     roles: dict[bytes, Role] = {}
-    for number, line in enumerate(_owners_text("tokens_file", file).splitlines(), 1):
+    for number, line in enumerate(owners_text("tokens_file", file, "tokens").splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -156,26 +162,3 @@ def _roles(file: Path) -> dict[bytes, Role]:
     if not roles:
         raise InvalidConfig("tokens_file", str(file), "has no line ROLE TOKEN; nobody could call")
     return roles
-
-
-def _owners_text(field: str, file: Path) -> str:
-    try:
-        with file.open("rb") as opened:
-            found = os.fstat(opened.fileno())
-            content = opened.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise InvalidConfig(field, str(file), f"cannot be read: {error.strerror}") from error
-    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InvalidConfig(
-            field,
-            str(file),
-            f"may be used by others than its owner (mode {stat.S_IMODE(found.st_mode):04o}); "
-            "chmod 600 it, and replace the tokens if others may have read them",
-        )
-    if len(content) > _MAX_FILE_BYTES:
-        raise InvalidConfig(field, str(file), f"is larger than {_MAX_FILE_BYTES} bytes")
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        # Without its cause, which quotes the content.
-        raise InvalidConfig(field, str(file), "is not text in UTF-8") from None

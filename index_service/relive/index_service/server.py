@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -34,19 +34,23 @@ from relive.errors import (
     ServiceUnavailable,
 )
 from relive.index_service.engine import Engine
+from relive.index_service.page.page import Page
 from relive.index_service.projections import IndexOptions
 from relive.index_service.rpc_address import host_and_port
 from relive.index_service.rpc_admission import Admission, CallEnded
 from relive.index_service.rpc_errors import abort
+from relive.index_service.rpc_measures import OK, RpcMeasures
 from relive.index_service.rpc_messages import MAX_MESSAGE_BYTES, SERVICE
 from relive.index_service.rpc_security import ServerSecurity, refuse_exposure
 from relive.index_service.rpc_service import IndexService
 from relive.index_service.rpc_tls import server_credentials
 from relive.index_service.rpc_tokens import Role, Tokens
 from relive.log import EventLog, log_share, open_log
+from relive.log.kafka_options import KafkaOptions
 from relive.producers.compose import Composer
 from relive.schemas import SettingsChanged
 from relive.schemas import index_pb2 as pb
+from relive.tracing import tracing
 
 DEFAULT_LISTEN = "127.0.0.1:0"
 # More than a few keep each other from the interpreter; see `Admission`.
@@ -66,6 +70,8 @@ _REFUSING = 4
 # last as long as their callers like.
 _ASIDE, _REFLECTING = 8, 2
 _LOOK_EVERY_S = 0.2
+# In measures, of a call that ended before it was answered.
+_ENDED = "ended"
 # Replies that are on their way when the last call has ended.
 _SEND_S = 0.25
 # Of a call's time, what is kept for answering once a wait has ended in vain.
@@ -104,6 +110,9 @@ _METHODS = {
     ),
     "Stats": _Method("stats", pb.StatsRequest, "freshness"),
     "RecordRetrievals": _Method("record_retrievals", pb.RecordRetrievalsRequest, "retrievals"),
+    "Explain": _Method("explain", pb.ExplainRequest, "retrieval_id"),
+    "RebuildIndex": _Method("rebuild_index", pb.RebuildIndexRequest, "ticket", Role.ADMIN),
+    "RollBackIndex": _Method("roll_back_index", pb.RollBackIndexRequest, "roll_back", Role.ADMIN),
 }
 
 
@@ -138,6 +147,10 @@ class IndexServer:
         max_call_s: no call waits longer, whatever its deadline.
         security: encryption and authentication.
         insecure_listen: listen beyond this machine though it is not encrypted, or anyone may ask.
+        snapshots: that explanations of retrievals may start from.
+
+    Attributes:
+        measures: what it measures of calls.
 
     Raises:
         InvalidConfig: `listen` makes no sense, cannot be listened on, or would be open to the
@@ -156,10 +169,14 @@ class IndexServer:
         max_call_s: float = MAX_CALL_S,
         security: ServerSecurity = ServerSecurity(),  # noqa: B008 - frozen
         insecure_listen: bool = False,
+        snapshots: Snapshots | None = None,
     ) -> None:
         refuse_exposure(listen, security, insecure_listen)
+        self._tracing = tracing()
+        self.measures = RpcMeasures(method.name for method in _METHODS.values())
         self._make_engine = make_engine
         self._event_log = log
+        self._snapshots = snapshots
         self._max_message_bytes = max_message_bytes
         self._max_call_s = max_call_s
         self._engine: Engine | None = None
@@ -206,7 +223,12 @@ class IndexServer:
             with self._phase_changed:
                 self._refuse_if_stopping()
                 self._service = IndexService(
-                    engine, self._event_log, _WAITING, self._admission.pause, lambda: self._shed
+                    engine,
+                    self._event_log,
+                    _WAITING,
+                    self._admission.pause,
+                    lambda: self._shed,
+                    self._snapshots,
                 )
                 self._phase = Phase.SERVING
         except BaseException:
@@ -226,6 +248,25 @@ class IndexServer:
         """The engine; None until it is made."""
         return self._engine
 
+    @property
+    def phase(self) -> Phase:
+        """What it is doing."""
+        return self._phase
+
+    @property
+    def serving(self) -> Engine | None:
+        """The engine; None until it is recovered, and from when it is being closed."""
+        return self._engine if self._phase is Phase.SERVING else None
+
+    @property
+    def calls_shed(self) -> int:
+        """Calls that were refused because there were too many."""
+        return self._shed
+
+    def depths(self) -> tuple[int, int]:
+        """Calls that are being computed, and calls that wait for that."""
+        return self._admission.depths()
+
     def close(self, grace_s: float = GRACE_S) -> None:
         """Drain: accept no more calls, finish those that run, then close the engine.
 
@@ -240,6 +281,8 @@ class IndexServer:
         self._health.enter_graceful_shutdown()
         self._drain(grace_s)
         self._threads.shutdown(wait=False)
+        if self._service is not None:
+            self._service.close()
         engine = self._engine
         if engine is not None:
             engine.close()
@@ -307,16 +350,23 @@ class IndexServer:
         """A handler that returns the bytes of the reply, so that they are made only once."""
 
         def handle(messages: Iterator[bytes], context: Any) -> bytes:
+            started_s, answer = time.monotonic(), OK
             with self._counted():
                 try:
                     self._authorize(context, method.role, method.name)
                     return self._answer(method, messages, context)
                 except CallEnded:
+                    answer = _ENDED
                     return b""  # to nobody
                 except grpc.RpcError:
+                    answer = _ENDED
                     raise  # of a call that ended while its message was on its way
                 except Exception as failure:  # noqa: BLE001 - a call is answered, come what may
-                    abort(context, self._said(failure, method.name))
+                    said = self._said(failure, method.name)
+                    answer = type(said).__name__
+                    abort(context, said)
+                finally:
+                    self.measures.answered(method.name, answer, time.monotonic() - started_s)
 
         handle.experimental_thread_pool = self._threads  # type: ignore[attr-defined]
         return handle
@@ -328,10 +378,18 @@ class IndexServer:
     def _answer(self, method: _Method, messages: Iterator[bytes], context: Any) -> bytes:
         service = self._serving()
         ends = time.monotonic() + min(context.time_remaining(), self._max_call_s)
-        with self._admission.turn(_wait_s(ends), context.add_callback):
+        with (
+            self._traced(method, context),
+            self._admission.turn(_wait_s(ends), context.add_callback),
+        ):
             request = self._received(method, messages, context, ends)
             reply = getattr(service, method.name)(request, _wait_s(ends))
             return self._fitting(reply.SerializeToString(), method.less, request)
+
+    def _traced(self, method: _Method, context: Any) -> AbstractContextManager[object]:
+        if self._tracing is None:
+            return nullcontext()
+        return self._tracing.called(method.name, context.invocation_metadata() or ())
 
     def _received(
         self, method: _Method, messages: Iterator[bytes], context: Any, ends: float
@@ -451,6 +509,10 @@ class ServeConfig(Protocol):
     def poison_limit(self) -> int:
         """See `Materializer`."""
 
+    @property
+    def kafka(self) -> KafkaOptions:
+        """Properties of Kafka's clients; see `open_log`."""
+
     def index_options(self, directory: Path | None) -> IndexOptions:
         """How embeddings are compared, and how the index of a state in a directory is built."""
 
@@ -463,11 +525,17 @@ class ServeConfig(Protocol):
     def server_security(self) -> ServerSecurity:
         """What protects the service."""
 
+    @property
+    def page_listen(self) -> str | None:
+        """HOST:PORT of the page; None for no page."""
+
 
 # Of an event's fields, those before say where it comes from and why.
 _SETTINGS_START = SettingsChanged._fields.index("reason") + 1
 
-OnListening: TypeAlias = Callable[[str], None]
+# Called with HOST:PORT of the service, and the page's URL, if there is one.
+OnListening: TypeAlias = Callable[[str, str | None], None]
+Beside: TypeAlias = Callable[[IndexServer], AbstractContextManager[object]]
 
 
 def serve(
@@ -483,7 +551,8 @@ def serve(
     max_queued: int = MAX_QUEUED,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     grace_s: float = GRACE_S,
-    on_listening: OnListening = lambda address: None,
+    on_listening: OnListening = lambda address, page: None,
+    beside: Beside = nullcontext,
 ) -> int:
     """Run the service until SIGTERM or SIGINT; a second one ends the process at once.
 
@@ -495,7 +564,9 @@ def serve(
         partitions: of the log that it answers for; all by default.
         listen, insecure_listen, max_workers, max_queued, max_message_bytes: see `IndexServer`.
         grace_s: how long running calls get to finish.
-        on_listening: called with HOST:PORT once it listens, before it recovers.
+        on_listening: called with HOST:PORT once it listens, before it recovers, and with the URL of
+            its page or None.
+        beside: what else is served meanwhile, such as metrics; entered before it recovers.
 
     Returns:
         the exit status.
@@ -507,7 +578,8 @@ def serve(
     """
     options, snapshots = config.index_options(path), config.snapshot_options(path)
     state = StateDirectory(path, config.persistence_backend, Snapshots(snapshots.directory))
-    event_log = open_log(f"file:{path}" if log is None else log, create=create)
+    url = f"file:{path}" if log is None else log
+    event_log = open_log(url, create=create, kafka=config.kafka)
     try:
         share = log_share(event_log, partitions)
         server = IndexServer(
@@ -529,14 +601,22 @@ def serve(
             max_queued=max_queued,
             max_message_bytes=max_message_bytes,
             security=config.server_security(),
+            snapshots=Snapshots(snapshots.directory),
         )
-        with _signals() as stop, ThreadPoolExecutor(1) as background:
-            server.start()
+        page = None
+        with _signals() as stop, ThreadPoolExecutor(1) as background, beside(server):
             try:
-                on_listening(server.address)
+                if config.page_listen is not None:
+                    security = config.server_security()
+                    page = Page(server, share, config.page_listen, security, insecure_listen)
+                    page.start()
+                server.start()
+                on_listening(server.address, None if page is None else page.url)
                 recovery = background.submit(_recover, server, config, stop)
                 stop.wait()
             finally:
+                if page is not None:
+                    page.close()
                 server.close(grace_s)
             failure = recovery.exception()
             # Of all errors, this one says that recovery was not to be finished.

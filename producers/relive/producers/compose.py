@@ -11,6 +11,7 @@ from itertools import groupby
 
 from relive.core.experience import Experience, checked_id, checked_text, finite, recorded_event
 from relive.core.partition import partition_of
+from relive.core.priority_update import NewPriority
 from relive.core.settings import Settings, checked_settings
 from relive.errors import InvalidExperience
 from relive.log import NewRecord
@@ -22,7 +23,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
-    PriorityUpdated,
+    PrioritiesUpdated,
     SettingsChanged,
     encode,
 )
@@ -98,16 +99,28 @@ class Composer:
             revision=at if revision is None else _revision(revision),
         )
 
-    def priority(
-        self, experience_id: str, priority: float, expected_version: int
-    ) -> PriorityUpdated:
-        """The event that gives an experience a priority, if it still has that version.
+    def priorities(
+        self, updates: Sequence[NewPriority], partitions: int
+    ) -> list[tuple[PrioritiesUpdated, NewRecord]]:
+        """The events that give experiences priorities, and their records, by partition touched.
 
-        The arguments are checked: see `relive.core.priority_update`.
+        One for each, or more where the ids would not fit into one.
+
+        Args:
+            updates: checked, by `relive.core.priority_update`.
         """
-        return PriorityUpdated(
-            random_id(), self.source, now_us(), experience_id, priority, expected_version
-        )
+
+        def home(update: NewPriority) -> int:
+            return partition_of(update.experience_id, partitions)
+
+        made = []
+        for partition, group in groupby(sorted(updates, key=home), key=home):
+            mine = list(group)
+            for start in range(0, len(mine), _IDS_PER_RECORD):
+                columns = zip(*mine[start : start + _IDS_PER_RECORD], strict=True)
+                event = PrioritiesUpdated(random_id(), self.source, now_us(), *columns)
+                made.append((event, NewRecord(partition, b"", encode(event))))
+        return made
 
     def retired(self, experience_id: str, reason: str) -> ExperienceRetired:
         """The event that removes an experience."""
@@ -188,7 +201,7 @@ class Composer:
 
 
 def keyed_record(
-    event: ExperienceRecorded | OutcomeReported | PriorityUpdated | ExperienceRetired,
+    event: ExperienceRecorded | OutcomeReported | ExperienceRetired,
     partitions: int,
 ) -> NewRecord:
     """The record of an event about one experience, in the experience's partition."""

@@ -7,9 +7,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from types import TracebackType
+from typing import Any, NamedTuple
 
 from relive.core.experience import Experience
 from relive.core.results import Token
@@ -22,9 +24,11 @@ from relive.errors import (
 )
 from relive.log import EventLog, NewRecord, open_log
 from relive.log.port import check_records
+from relive.measures import DELAY_BOUNDS_S, Histogram
 from relive.producers.compose import Composer, keyed_record
 from relive.producers.dimensions import Dimensions
 from relive.schemas import ExperienceRecorded, OutcomeReported
+from relive.tracing import tracing
 
 _log = logging.getLogger(__name__)
 
@@ -37,13 +41,63 @@ _RETRY_S = (0.05, 2.0)
 DELIVERY_TIMEOUT_S = 120.0
 
 
+@dataclass(frozen=True, slots=True)
+class PublisherStats:
+    """What a publisher has to do, and has done.
+
+    Attributes:
+        queued, queued_bytes: events that wait to be sent.
+        queue_bytes: most bytes that may.
+        in_flight: events that are being sent.
+        acknowledged, failed: events that are durable, and those that were given up.
+        retries: appends that were tried again.
+    """
+
+    queued: int
+    queued_bytes: int
+    queue_bytes: int
+    in_flight: int
+    acknowledged: int
+    failed: int
+    retries: int
+
+
+class PublisherMeasures:
+    """What a publisher measures of itself.
+
+    Attributes:
+        append_s: seconds that an append of a group of events took.
+        delivery_s: seconds from `publish` to the acknowledgement.
+    """
+
+    def __init__(self) -> None:
+        self.append_s = Histogram()
+        self.delivery_s = Histogram(DELAY_BOUNDS_S)
+
+
+class _Trace(NamedTuple):
+    """Of an experience on its way: the id of its event, and the span of its publisher's caller."""
+
+    event_id: bytes
+    caller: Any
+
+
 class _Outgoing(Future[Token]):
     """An event on its way, and what its publisher holds of it."""
 
-    def __init__(self, record: NewRecord, experience_id: str, give_up_at: float) -> None:
+    def __init__(
+        self,
+        record: NewRecord,
+        experience_id: str,
+        published_s: float,
+        give_up_at: float,
+        trace: _Trace | None = None,
+    ) -> None:
         super().__init__()
+        self.trace = trace
         self.record = record
         self.experience_id = experience_id
+        self.published_s = published_s
         self.give_up_at = give_up_at
 
     def cancel(self) -> bool:
@@ -60,9 +114,13 @@ class Publisher:
         log: a log URL, see `relive.log.open_log`, or an open log, which stays the caller's.
         queue_bytes: most bytes waiting to be sent.
         delivery_timeout_s: how long an event is tried, from `publish` on.
+        kafka: properties of Kafka's clients, for a URL of a log there; see `open_log`.
+
+    Attributes:
+        measures: what it measures of itself.
 
     Raises:
-        InvalidConfig, LogMissing, LogUnavailable: see `relive.log.open_log`.
+        InvalidConfig, LogMissing, LogUnavailable, LogAccessDenied: see `relive.log.open_log`.
     """
 
     def __init__(
@@ -71,9 +129,12 @@ class Publisher:
         *,
         queue_bytes: int = 64 * 1024 * 1024,
         delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+        kafka: Mapping[str, Any] | None = None,
     ) -> None:
-        self._event_log = open_log(log) if isinstance(log, str) else log
+        self._event_log = open_log(log, kafka=kafka) if isinstance(log, str) else log
         self._owns_log = isinstance(log, str)
+        self.measures = PublisherMeasures()
+        self._tracing = tracing()
         self._dimensions = Dimensions(self._event_log)
         self._composer = Composer()
         self._queue_bytes = queue_bytes
@@ -86,6 +147,7 @@ class Publisher:
         self._closed = False
         self._give_up_at = float("inf")
         self._undelivered: list[str] = []
+        self._acknowledged, self._retries = 0, 0
         self._last_error = "the publisher was closed"
         self._thread = threading.Thread(target=self._send_all, name="relive-publish", daemon=True)
         self._thread.start()
@@ -137,6 +199,19 @@ class Publisher:
         )
         return self._submit(event, timeout_s)
 
+    def stats(self) -> PublisherStats:
+        """What it has to do, and has done."""
+        with self._changed:
+            return PublisherStats(
+                queued=len(self._queue),
+                queued_bytes=self._queued_bytes,
+                queue_bytes=self._queue_bytes,
+                in_flight=self._taken - self._settled,
+                acknowledged=self._acknowledged,
+                failed=len(self._undelivered),
+                retries=self._retries,
+            )
+
     def flush(self, timeout_s: float = DELIVERY_TIMEOUT_S) -> None:
         """Wait until everything published so far is durable or has failed.
 
@@ -187,8 +262,13 @@ class Publisher:
     ) -> Future[Token]:
         record = keyed_record(event, self._event_log.partitions)
         check_records([record], self._event_log.partitions)
+        now_s = time.monotonic()
         outgoing = _Outgoing(
-            record, event.experience_id, time.monotonic() + self._delivery_timeout_s
+            record,
+            event.experience_id,
+            now_s,
+            now_s + self._delivery_timeout_s,
+            self._trace_of(event),
         )
         with self._changed:
             if self._closed or self._queued_bytes >= self._queue_bytes:
@@ -198,6 +278,11 @@ class Publisher:
             if len(self._queue) == 1:
                 self._changed.notify_all()
         return outgoing
+
+    def _trace_of(self, event: ExperienceRecorded | OutcomeReported) -> _Trace | None:
+        if self._tracing is None or not isinstance(event, ExperienceRecorded):
+            return None
+        return _Trace(event.event_id, self._tracing.here())
 
     def _wait_for_room(self, timeout_s: float) -> None:
         room = self._changed.wait_for(
@@ -239,12 +324,14 @@ class Publisher:
         """Append until everything is acknowledged or given up. Events keep their ids and order."""
         pause, longest = _RETRY_S
         while group:
+            started_s = time.monotonic()
             try:
                 positions = self._event_log.append([outgoing.record for outgoing in group])
             except LogUnavailable as error:
                 self._note(error)
                 group = self._still_worth_trying(group, error)
                 if group:
+                    self._retries += 1
                     self._wait(pause)
                     pause = min(2 * pause, longest)
             except ReliveError as error:
@@ -257,9 +344,14 @@ class Publisher:
                 self._fail(group, LogUnavailable(f"publishing failed: {error!r}"))
                 return
             else:
+                now_s = time.monotonic()
+                self.measures.append_s.observe(now_s - started_s)
+                self.measures.delivery_s.observe_all(now_s - o.published_s for o in group)
+                self._acknowledged += len(group)
                 for outgoing, position in zip(group, positions, strict=True):
                     token = Token(outgoing.experience_id, outgoing.record.partition, position)
                     outgoing.set_result(token)
+                    self._end_trace(outgoing, {"partition": token.partition, "position": position})
                 return
 
     def _still_worth_trying(self, group: list[_Outgoing], error: LogUnavailable) -> list[_Outgoing]:
@@ -272,6 +364,20 @@ class Publisher:
         for outgoing in group:
             self._undelivered.append(outgoing.experience_id)
             outgoing.set_exception(error)
+            self._end_trace(outgoing, {}, error)
+
+    def _end_trace(
+        self, outgoing: _Outgoing, said: dict[str, int], error: ReliveError | None = None
+    ) -> None:
+        if self._tracing is not None and outgoing.trace is not None:
+            self._tracing.published(
+                outgoing.trace.event_id,
+                time.monotonic() - outgoing.published_s,
+                {"relive.experience_id": outgoing.experience_id}
+                | {f"relive.{name}": value for name, value in said.items()},
+                error,
+                outgoing.trace.caller,
+            )
 
     def _wait(self, pause: float) -> None:
         with self._changed:

@@ -1,6 +1,6 @@
 """The events of the log, their Avro schemas, and the codec between the two."""
 
-from relive.schemas.codec import decode, encode
+from relive.schemas.codec import decode, encode, single_object_schema
 from relive.schemas.events import (
     BufferCleared,
     Event,
@@ -8,6 +8,7 @@ from relive.schemas.events import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
 )
@@ -19,8 +20,10 @@ __all__ = [
     "ExperienceRetired",
     "ExperiencesRetrieved",
     "OutcomeReported",
+    "PrioritiesUpdated",
     "PriorityUpdated",
     "SettingsChanged",
     "decode",
     "encode",
+    "single_object_schema",
 ]

@@ -17,6 +17,7 @@ from fastavro import schemaless_reader
 
 from relive.errors import UndecodableEvent
 from relive.schemas.events import EVENT_TYPES, Event
+from relive.schemas.flat_reader import Read, record_reader
 from relive.schemas.flat_writer import record_writer
 from relive.schemas.released import ReleasedSchema, current_schema, schema_by_fingerprint
 
@@ -29,6 +30,10 @@ CONFLUENT_HEADER_BYTES = 5
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 
 _EVENT_TYPE_BY_NAME = {event_type.__name__: event_type for event_type in EVENT_TYPES}
+_ARRAYS = {
+    "ExperiencesRetrieved": ("experience_ids", "scores", "positions"),
+    "PrioritiesUpdated": ("experience_ids", "priorities", "expected_versions"),
+}
 
 
 @cache
@@ -45,6 +50,19 @@ def encode(event: Event) -> bytes:
     return _encoder(type(event).__name__)(event)
 
 
+@cache
+def _readers() -> dict[bytes, Read[Event]]:
+    """By header, what reads events of the current schemas."""
+    readers: dict[bytes, Read[Event]] = {}
+    for name, event_type in _EVENT_TYPE_BY_NAME.items():
+        schema = current_schema(name)
+        assert schema.field_names == event_type._fields, name
+        readers[SINGLE_OBJECT_MARKER + schema.fingerprint] = record_reader(
+            schema.parsed, event_type
+        )
+    return readers
+
+
 def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None) -> Event:
     """The event in `raw`, whichever released schema wrote it.
 
@@ -58,7 +76,16 @@ def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None)
     """
     if len(raw) > MAX_EVENT_BYTES:
         raise UndecodableEvent(raw, f"longer than {MAX_EVENT_BYTES} bytes")
-    schema, start = _framing(raw, schema_of_id or {})
+    read = _readers().get(raw[:HEADER_BYTES])
+    event = read and read(raw, HEADER_BYTES)
+    if event is not None:
+        return event
+    return _decode_any(raw, schema_of_id or {})
+
+
+def _decode_any(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> Event:
+    """What fastavro makes of it."""
+    schema, start = _framing(raw, schema_of_id)
     body = io.BytesIO(raw)
     body.seek(start)
     current = current_schema(schema.name)
@@ -71,6 +98,11 @@ def decode(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema] | None = None)
     if body.tell() != len(raw):
         raise UndecodableEvent(raw, f"{len(raw) - body.tell()} bytes after the {schema.name}")
     return _event(schema.name, record, in_order=reader is None)
+
+
+def single_object_schema(raw: bytes) -> bytes | None:
+    """The fingerprint of the schema that wrote a record in single-object encoding; else None."""
+    return raw[2:HEADER_BYTES] if raw[:2] == SINGLE_OBJECT_MARKER else None
 
 
 def _framing(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> tuple[ReleasedSchema, int]:
@@ -89,8 +121,7 @@ def _framing(raw: bytes, schema_of_id: Mapping[int, ReleasedSchema]) -> tuple[Re
 
 
 def _event(name: str, record: dict[str, Any], *, in_order: bool) -> Event:
-    if name == "ExperiencesRetrieved":
-        for field in ("experience_ids", "scores", "positions"):
-            record[field] = tuple(record[field])
+    for field in _ARRAYS.get(name, ()):
+        record[field] = tuple(record[field])
     event_type = _EVENT_TYPE_BY_NAME[name]
     return event_type._make(record.values()) if in_order else event_type(**record)

@@ -72,7 +72,10 @@ class ExperiencesRetrieved(NamedTuple):
 
 
 class PriorityUpdated(NamedTuple):
-    """A trainer's new priority, taken if the row still has the expected version."""
+    """A trainer's new priority, taken if the row still has the expected version.
+
+    Written up to version 0.1; now it is `PrioritiesUpdated`.
+    """
 
     event_id: bytes
     source: str
@@ -80,6 +83,20 @@ class PriorityUpdated(NamedTuple):
     experience_id: str
     priority: float
     expected_version: int
+
+
+class PrioritiesUpdated(NamedTuple):
+    """A trainer's new priorities of rows of one partition, in the order they are taken in.
+
+    The three columns are of one length; each entry is what a `PriorityUpdated` says.
+    """
+
+    event_id: bytes
+    source: str
+    event_time_us: int
+    experience_ids: tuple[str, ...]
+    priorities: tuple[float, ...]
+    expected_versions: tuple[int, ...]
 
 
 class ExperienceRetired(NamedTuple):
@@ -127,6 +144,7 @@ Event: TypeAlias = (
     | OutcomeReported
     | ExperiencesRetrieved
     | PriorityUpdated
+    | PrioritiesUpdated
     | ExperienceRetired
     | BufferCleared
     | SettingsChanged
@@ -137,6 +155,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     OutcomeReported,
     ExperiencesRetrieved,
     PriorityUpdated,
+    PrioritiesUpdated,
     ExperienceRetired,
     BufferCleared,
     SettingsChanged,

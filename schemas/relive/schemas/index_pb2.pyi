@@ -147,7 +147,7 @@ class Hit(_message.Message):
     def __init__(self, score: _Optional[float] = ..., experience: _Optional[_Union[Experience, _Mapping]] = ..., position: _Optional[int] = ...) -> None: ...
 
 class SampleRequest(_message.Message):
-    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "filter", "content", "visual", "text", "nearest_share", "unrecorded")
+    __slots__ = ("freshness", "n", "seed", "replace", "now", "alpha", "beta", "strategy", "filter", "content", "visual", "text", "nearest_share", "unrecorded", "schemas")
     FRESHNESS_FIELD_NUMBER: _ClassVar[int]
     N_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +162,7 @@ class SampleRequest(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     NEAREST_SHARE_FIELD_NUMBER: _ClassVar[int]
     UNRECORDED_FIELD_NUMBER: _ClassVar[int]
+    SCHEMAS_FIELD_NUMBER: _ClassVar[int]
     freshness: Freshness
     n: int
     seed: int
@@ -176,7 +177,8 @@ class SampleRequest(_message.Message):
     text: bytes
     nearest_share: float
     unrecorded: bool
-    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ..., unrecorded: _Optional[bool] = ...) -> None: ...
+    schemas: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., n: _Optional[int] = ..., seed: _Optional[int] = ..., replace: _Optional[bool] = ..., now: _Optional[float] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., strategy: _Optional[str] = ..., filter: _Optional[_Union[Filter, _Mapping]] = ..., content: _Optional[bool] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., nearest_share: _Optional[float] = ..., unrecorded: _Optional[bool] = ..., schemas: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SampleReply(_message.Message):
     __slots__ = ("basis", "retrieval_id", "items", "seed", "now", "ids", "probabilities", "weights", "priorities", "versions", "log_mass")
@@ -261,12 +263,14 @@ class EpisodeRequest(_message.Message):
     def __init__(self, freshness: _Optional[_Union[Freshness, _Mapping]] = ..., episode_id: _Optional[str] = ...) -> None: ...
 
 class EpisodeReply(_message.Message):
-    __slots__ = ("basis", "experiences")
+    __slots__ = ("basis", "experiences", "positions")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     EXPERIENCES_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     experiences: _containers.RepeatedCompositeFieldContainer[Experience]
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experiences: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ...) -> None: ...
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., experiences: _Optional[_Iterable[_Union[Experience, _Mapping]]] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class GetRequest(_message.Message):
     __slots__ = ("freshness", "id")
@@ -451,6 +455,123 @@ class RecordRetrievalsReply(_message.Message):
     basis: Basis
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ...) -> None: ...
 
+class ExplainRequest(_message.Message):
+    __slots__ = ("retrieval_id",)
+    RETRIEVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    retrieval_id: str
+    def __init__(self, retrieval_id: _Optional[str] = ...) -> None: ...
+
+class ExplainReply(_message.Message):
+    __slots__ = ("basis", "explanation")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    explanation: Explanation
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("kind", "seed", "now", "positions", "items")
+    class PositionsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: int
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    seed: int
+    now: float
+    positions: _containers.ScalarMap[int, int]
+    items: _containers.RepeatedCompositeFieldContainer[ExplainedItem]
+    def __init__(self, kind: _Optional[str] = ..., seed: _Optional[int] = ..., now: _Optional[float] = ..., positions: _Optional[_Mapping[int, int]] = ..., items: _Optional[_Iterable[_Union[ExplainedItem, _Mapping]]] = ...) -> None: ...
+
+class ExplainedItem(_message.Message):
+    __slots__ = ("id", "score", "then", "outcome", "now")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THEN_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    score: float
+    then: PriorityFactors
+    outcome: KnownOutcome
+    now: UseNow
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., then: _Optional[_Union[PriorityFactors, _Mapping]] = ..., outcome: _Optional[_Union[KnownOutcome, _Mapping]] = ..., now: _Optional[_Union[UseNow, _Mapping]] = ...) -> None: ...
+
+class PriorityFactors(_message.Message):
+    __slots__ = ("given", "confidence", "reward", "age", "floored", "value", "priority")
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    AGE_FIELD_NUMBER: _ClassVar[int]
+    FLOORED_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    given: float
+    confidence: float
+    reward: float
+    age: float
+    floored: bool
+    value: float
+    priority: float
+    def __init__(self, given: _Optional[float] = ..., confidence: _Optional[float] = ..., reward: _Optional[float] = ..., age: _Optional[float] = ..., floored: _Optional[bool] = ..., value: _Optional[float] = ..., priority: _Optional[float] = ...) -> None: ...
+
+class KnownOutcome(_message.Message):
+    __slots__ = ("success", "reward", "revision")
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    success: bool
+    reward: float
+    revision: int
+    def __init__(self, success: _Optional[bool] = ..., reward: _Optional[float] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class UseNow(_message.Message):
+    __slots__ = ("partition", "position", "retrieval_count", "success_count", "success_rate")
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    POSITION_FIELD_NUMBER: _ClassVar[int]
+    RETRIEVAL_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
+    partition: int
+    position: int
+    retrieval_count: int
+    success_count: int
+    success_rate: float
+    def __init__(self, partition: _Optional[int] = ..., position: _Optional[int] = ..., retrieval_count: _Optional[int] = ..., success_count: _Optional[int] = ..., success_rate: _Optional[float] = ...) -> None: ...
+
+class RebuildIndexRequest(_message.Message):
+    __slots__ = ("ticket",)
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    ticket: int
+    def __init__(self, ticket: _Optional[int] = ...) -> None: ...
+
+class RebuildIndexReply(_message.Message):
+    __slots__ = ("basis", "ticket", "done")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    ticket: int
+    done: bool
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., ticket: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
+
+class RollBackIndexRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RollBackIndexReply(_message.Message):
+    __slots__ = ("basis",)
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    basis: Basis
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ...) -> None: ...
+
 class IndexStats(_message.Message):
     __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu")
     LISTS_FIELD_NUMBER: _ClassVar[int]
@@ -509,7 +630,7 @@ class Recovery(_message.Message):
     def __init__(self, source: _Optional[str] = ..., positions: _Optional[_Mapping[int, int]] = ..., passed_over: _Optional[_Iterable[str]] = ..., events_replayed: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Experience(_message.Message):
-    __slots__ = ("id", "visual", "text", "question", "trajectory", "total_reward", "model_confidence", "final_answer", "metadata", "initial_priority", "episode_id", "step", "input_uri", "input_sha256", "timestamp", "retrieval_count", "success_count", "success_rate", "priority")
+    __slots__ = ("id", "visual", "text", "question", "trajectory", "total_reward", "model_confidence", "final_answer", "metadata", "initial_priority", "episode_id", "step", "input_uri", "input_sha256", "timestamp", "retrieval_count", "success_count", "success_rate", "priority", "record")
     ID_FIELD_NUMBER: _ClassVar[int]
     VISUAL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -529,6 +650,7 @@ class Experience(_message.Message):
     SUCCESS_COUNT_FIELD_NUMBER: _ClassVar[int]
     SUCCESS_RATE_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
     id: str
     visual: bytes
     text: bytes
@@ -548,7 +670,8 @@ class Experience(_message.Message):
     success_count: int
     success_rate: float
     priority: float
-    def __init__(self, id: _Optional[str] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., question: _Optional[str] = ..., trajectory: _Optional[str] = ..., total_reward: _Optional[float] = ..., model_confidence: _Optional[float] = ..., final_answer: _Optional[str] = ..., metadata: _Optional[str] = ..., initial_priority: _Optional[float] = ..., episode_id: _Optional[str] = ..., step: _Optional[int] = ..., input_uri: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., timestamp: _Optional[int] = ..., retrieval_count: _Optional[int] = ..., success_count: _Optional[int] = ..., success_rate: _Optional[float] = ..., priority: _Optional[float] = ...) -> None: ...
+    record: bytes
+    def __init__(self, id: _Optional[str] = ..., visual: _Optional[bytes] = ..., text: _Optional[bytes] = ..., question: _Optional[str] = ..., trajectory: _Optional[str] = ..., total_reward: _Optional[float] = ..., model_confidence: _Optional[float] = ..., final_answer: _Optional[str] = ..., metadata: _Optional[str] = ..., initial_priority: _Optional[float] = ..., episode_id: _Optional[str] = ..., step: _Optional[int] = ..., input_uri: _Optional[str] = ..., input_sha256: _Optional[bytes] = ..., timestamp: _Optional[int] = ..., retrieval_count: _Optional[int] = ..., success_count: _Optional[int] = ..., success_rate: _Optional[float] = ..., priority: _Optional[float] = ..., record: _Optional[bytes] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("type", "message", "attributes")

@@ -27,8 +27,9 @@ if _version_not_supported:
 
 class IndexStub:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
-    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
-    any role. Health is open to all.
+    Where the service asks for tokens, ReportOutcome and UpdatePriorities need the role publish or
+    admin, RebuildIndex and RollBackIndex the role admin, everything else any role. Health is open to
+    all.
     """
 
     def __init__(self, channel):
@@ -87,12 +88,28 @@ class IndexStub:
                 request_serializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsRequest.SerializeToString,
                 response_deserializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsReply.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/relive.v1.Index/Explain',
+                request_serializer=relive_dot_schemas_dot_index__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.ExplainReply.FromString,
+                _registered_method=True)
+        self.RebuildIndex = channel.unary_unary(
+                '/relive.v1.Index/RebuildIndex',
+                request_serializer=relive_dot_schemas_dot_index__pb2.RebuildIndexRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.RebuildIndexReply.FromString,
+                _registered_method=True)
+        self.RollBackIndex = channel.unary_unary(
+                '/relive.v1.Index/RollBackIndex',
+                request_serializer=relive_dot_schemas_dot_index__pb2.RollBackIndexRequest.SerializeToString,
+                response_deserializer=relive_dot_schemas_dot_index__pb2.RollBackIndexReply.FromString,
+                _registered_method=True)
 
 
 class IndexServicer:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
-    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
-    any role. Health is open to all.
+    Where the service asks for tokens, ReportOutcome and UpdatePriorities need the role publish or
+    admin, RebuildIndex and RollBackIndex the role admin, everything else any role. Health is open to
+    all.
     """
 
     def Search(self, request, context):
@@ -169,6 +186,33 @@ class IndexServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Why a search or a sample returned what it did, and what has come of it. Reads the log, one
+        explanation after the other, so that it may take longer than a call: then the reply is without
+        an explanation, and asking again goes on waiting for the same one. NOT_FOUND if nothing in the
+        log cites the retrieval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RebuildIndex(self, request, context):
+        """Has the index built anew beside the one in service, which stays if that fails
+        (FAILED_PRECONDITION, BuildFailed). It may take longer than a call: the first one returns a
+        ticket, and with it others wait for the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackIndex(self, request, context):
+        """Puts the published index in service again that the current one took the place of.
+        FAILED_PRECONDITION (BuildFailed) if there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IndexServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -222,6 +266,21 @@ def add_IndexServicer_to_server(servicer, server):
                     request_deserializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsRequest.FromString,
                     response_serializer=relive_dot_schemas_dot_index__pb2.RecordRetrievalsReply.SerializeToString,
             ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.ExplainRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.ExplainReply.SerializeToString,
+            ),
+            'RebuildIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildIndex,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.RebuildIndexRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.RebuildIndexReply.SerializeToString,
+            ),
+            'RollBackIndex': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackIndex,
+                    request_deserializer=relive_dot_schemas_dot_index__pb2.RollBackIndexRequest.FromString,
+                    response_serializer=relive_dot_schemas_dot_index__pb2.RollBackIndexReply.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'relive.v1.Index', rpc_method_handlers)
@@ -232,8 +291,9 @@ def add_IndexServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Index:
     """Answers about one buffer. Reads answer from memory and local disk; only ReportOutcome writes.
-    Where the service asks for tokens, ReportOutcome needs the role publish or admin, everything else
-    any role. Health is open to all.
+    Where the service asks for tokens, ReportOutcome and UpdatePriorities need the role publish or
+    admin, RebuildIndex and RollBackIndex the role admin, everything else any role. Health is open to
+    all.
     """
 
     @staticmethod
@@ -496,6 +556,87 @@ class Index:
             '/relive.v1.Index/RecordRetrievals',
             relive_dot_schemas_dot_index__pb2.RecordRetrievalsRequest.SerializeToString,
             relive_dot_schemas_dot_index__pb2.RecordRetrievalsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/Explain',
+            relive_dot_schemas_dot_index__pb2.ExplainRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.ExplainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/RebuildIndex',
+            relive_dot_schemas_dot_index__pb2.RebuildIndexRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.RebuildIndexReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackIndex(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/relive.v1.Index/RollBackIndex',
+            relive_dot_schemas_dot_index__pb2.RollBackIndexRequest.SerializeToString,
+            relive_dot_schemas_dot_index__pb2.RollBackIndexReply.FromString,
             options,
             channel_credentials,
             insecure,

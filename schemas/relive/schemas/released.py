@@ -27,6 +27,7 @@ class ReleasedSchema:
         fingerprint: CRC-64-AVRO of the canonical form, 8 bytes little-endian, as framing wants it.
         parsed: the schema in the form fastavro reads and writes with.
         field_names: the record's fields in order.
+        text: the schema as JSON without spaces, as registries are given it.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ReleasedSchema:
     fingerprint: bytes
     parsed: dict[str, Any]
     field_names: tuple[str, ...]
+    text: str
 
 
 def released_schema(file_name: str, text: str) -> ReleasedSchema:
@@ -47,6 +49,7 @@ def released_schema(file_name: str, text: str) -> ReleasedSchema:
         fingerprint=bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")),
         parsed=cast(dict[str, Any], parse_schema(declared, named_schemas={})),
         field_names=tuple(field["name"] for field in declared["fields"]),
+        text=json.dumps(declared, separators=(",", ":")),
     )
 
 

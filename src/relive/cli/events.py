@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +22,9 @@ from relive.cli.event_json import event_to_json
 from relive.cli.experience_json import experience_from_json
 from relive.cli.moment import parsed_moment
 from relive.cli.options import AsJson, LogArgument
-from relive.cli.output import print_result, to_json
+from relive.cli.output import print_result, to_json, write_out
+from relive.cli.progress import progress
+from relive.cli.stdin_lines import stdin_lines
 from relive.cli.stopping import stop_signal
 from relive.cli.target import log_url
 from relive.consumers.time_travel import microseconds, positions_at
@@ -34,6 +39,9 @@ from relive.schemas import decode
 
 _FOLLOW_WAIT_S = 0.2
 _MAX_UNDER_WAY = 1_000
+_LOOK_S = 0.2
+# Of what was begun, once asked to stop.
+_FINISH_S = 10.0
 _NOT_SUMMARISED = ("time", "partition", "position", "type", "event_id", "event_time_us", "raw")
 
 
@@ -82,16 +90,38 @@ def publish(
     """Record experiences from JSON lines: the fields of Experience, embeddings as arrays.
 
     Every line of a file is checked before the first is recorded. Lines from standard input are
-    recorded as they come. A line that is recorded already, with its id, changes nothing.
+    recorded as they come. A line that is recorded already, with its id, changes nothing; so after
+    Ctrl-C, which says how many are recorded, the same file can be published again.
 
     Example: echo '{"id": "x1", "visual": [0.1, 0.2]}' | relive publish ./buffer -
     """
+    stop = stop_signal(signal.SIGINT)
+    done = _Done()
     with Publisher(log_url(log)) as publisher:
-        if file != "-":
-            for _ in _experiences(file):
-                pass
-        published = _publish(publisher, _experiences(file))
+        total = None if file == "-" else _checked(file, stop)
+        with progress("publishing", total, lambda: done.published):
+            _publish(publisher, _experiences(file, stop), done, stop)
+    if stop.is_set():
+        sys.stderr.write(f"interrupted: {done.published} published\n")
+        raise KeyboardInterrupt
+    published = done.published
     print_result(as_json, {"log": log, "published": published}, f"{published} published")
+
+
+@dataclass(slots=True)
+class _Done:
+    """How many are durable."""
+
+    published: int = 0
+
+
+def _checked(file: str, stop: threading.Event) -> int:
+    """Check every line of a file; returns how many experiences it has."""
+    checked = _Done()
+    with progress("checking", None, lambda: checked.published):
+        for _ in _experiences(file, stop):
+            checked.published += 1
+    return checked.published
 
 
 def _start(log: EventLog, start: str | None, last: int) -> dict[int, int]:
@@ -113,11 +143,12 @@ def _start(log: EventLog, start: str | None, last: int) -> dict[int, int]:
 
 def _print_records(records: list[Record], positions: dict[int, int], as_json: bool) -> None:
     """Print records, and note the positions after them."""
+    lines = []
     for record in records:
         found = _record_to_json(record)
-        sys.stdout.write((to_json(found) if as_json else _summary(found)) + "\n")
+        lines.append((to_json(found) if as_json else _summary(found)) + "\n")
         positions[record.partition] = record.position + 1
-    sys.stdout.flush()
+    write_out("".join(lines))
 
 
 def _record_to_json(record: Record) -> dict[str, Any]:
@@ -148,31 +179,43 @@ def _summary(found: dict[str, Any]) -> str:
     return " ".join(" ".join(parts).split())
 
 
-def _publish(publisher: Publisher, experiences: Iterable[tuple[int, Experience]]) -> int:
-    """Publish them all, and wait until they are durable; returns how many they were."""
+def _publish(
+    publisher: Publisher,
+    experiences: Iterable[tuple[int, Experience]],
+    done: _Done,
+    stop: threading.Event,
+) -> None:
+    """Publish them until asked to stop, and wait until those that were begun are durable."""
     under_way: deque[tuple[int, Future[Token]]] = deque()
-    published = 0
     for number, experience in experiences:
         with _naming_line(number):
             under_way.append((number, publisher.publish(experience)))
-        published += 1
         if len(under_way) > _MAX_UNDER_WAY:
-            _settle(*under_way.popleft())
+            _settle(*under_way.popleft(), stop)
+            done.published += 1
     while under_way:
-        _settle(*under_way.popleft())
-    return published
+        _settle(*under_way.popleft(), stop)
+        done.published += 1
 
 
-def _settle(number: int, future: Future[Token]) -> None:
+def _settle(number: int, future: Future[Token], stop: threading.Event) -> None:
+    ends = time.monotonic() + DELIVERY_TIMEOUT_S
+    while not future.done() and time.monotonic() < ends:
+        wait([future], _LOOK_S)
+        if stop.is_set():
+            # What was begun is finished, if the log is there.
+            ends = min(ends, time.monotonic() + _FINISH_S)
     with _naming_line(number):
-        future.result(DELIVERY_TIMEOUT_S)
+        future.result(0.0)
 
 
-def _experiences(file: str) -> Iterator[tuple[int, Experience]]:
-    """The experiences in a file, each checked, with the number of its line."""
+def _experiences(file: str, stop: threading.Event) -> Iterator[tuple[int, Experience]]:
+    """The experiences in a file, each checked, with the number of its line; until asked to stop."""
     composer = Composer()
-    with _lines(file) as lines:
+    with _lines(file, stop) as lines:
         for number, line in enumerate(lines, start=1):
+            if stop.is_set():
+                return
             if line.strip():
                 with _naming_line(number):
                     experience = experience_from_json(line)
@@ -181,9 +224,9 @@ def _experiences(file: str) -> Iterator[tuple[int, Experience]]:
 
 
 @contextmanager
-def _lines(file: str) -> Iterator[Iterable[bytes]]:
+def _lines(file: str, stop: threading.Event) -> Iterator[Iterable[bytes]]:
     if file == "-":
-        yield sys.stdin.buffer
+        yield stdin_lines(stop)
         return
     try:
         lines = Path(file).open("rb")  # noqa: SIM115 - what follows is not to be caught here

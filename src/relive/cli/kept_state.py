@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeAlias
 
+from relive.cli.progress import progress
 from relive.config import BufferConfig
 from relive.consumers import (
     Materializer,
@@ -17,12 +19,24 @@ from relive.consumers import (
 )
 from relive.log import EventLog
 
+Beside: TypeAlias = Callable[[Materializer, Snapshotter], AbstractContextManager[object]]
+
 
 @contextmanager
 def kept_state(
-    log: EventLog, directory: Path, config: BufferConfig
+    log: EventLog,
+    directory: Path,
+    config: BufferConfig,
+    beside: Beside = lambda materializer, snapshotter: nullcontext(),
 ) -> Iterator[tuple[Materializer, Snapshotter]]:
     """The state in a directory, brought up to the log's end.
+
+    Args:
+        log: to fold.
+        directory: of the state.
+        config: how it is kept.
+        beside: what else goes on meanwhile, such as metrics; entered before the log is caught up
+            with.
 
     Raises:
         StoreInUse: another process owns it.
@@ -35,11 +49,22 @@ def kept_state(
     )
     snapshotter = Snapshotter(materializer, found.store, log, found.backend, options)
     try:
-        materializer.recover()
-        yield materializer, snapshotter
+        with beside(materializer, snapshotter):
+            with _catching_up(log, materializer):
+                materializer.recover()
+            yield materializer, snapshotter
     finally:
         snapshotter.close()
         materializer.close()
+
+
+@contextmanager
+def _catching_up(log: EventLog, materializer: Materializer) -> Iterator[None]:
+    start = materializer.positions()
+    total = sum(log.bounds(partition).end - position for partition, position in start.items())
+    begun = sum(start.values())
+    with progress("catching up", total, lambda: sum(materializer.positions().values()) - begun):
+        yield
 
 
 def _folding(log: EventLog, found: Recovered, poison_limit: int) -> tuple[Recovered, Materializer]:

@@ -1,23 +1,29 @@
-"""Commands about logs as such: log create, log info, log copy."""
+"""Commands about logs as such: log create, log info, log check, log copy."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from relive.cli.options import AsJson, ConfigFile, LogArgument
+from relive.cli.options import AsJson, ConfigFile, LogArgument, StatePath
 from relive.cli.output import print_result
 from relive.cli.progress import progress
-from relive.cli.target import log_url, replay_shown
+from relive.cli.target import log_url, place_of_log, replay_shown
 from relive.config import BufferConfig
-from relive.consumers import Materializer, MemoryStore
+from relive.consumers import Materializer, MemoryStore, Snapshots
+from relive.consumers.retention import kept_by_snapshots
 from relive.core.settings import EvictionPolicy
 from relive.errors import InvalidConfig, LogMissing, LogsDiffer
 from relive.log import Bounds, EventLog, LogPrefix, log_now, open_log
+from relive.log.check import check_place
 from relive.log.copy import copy_log
+from relive.log.findings import loses
+from relive.log.kafka_options import KafkaOptions
 from relive.producers.compose import Composer
 
 _log = logging.getLogger(__name__)
@@ -33,7 +39,10 @@ def create(
     capacity: Annotated[int | None, typer.Option(help="experiences kept")] = None,
     visual_dim: Annotated[int | None, typer.Option(help="dimension of visual embeddings")] = None,
     text_dim: Annotated[int | None, typer.Option(help="dimension of text embeddings")] = None,
-    eviction_policy: Annotated[EvictionPolicy | None, typer.Option()] = None,
+    eviction_policy: Annotated[
+        EvictionPolicy | None,
+        typer.Option(metavar="|".join(EvictionPolicy), help="which give way beyond capacity"),
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -55,7 +64,9 @@ def create(
             "a log of several partitions needs at least one: each partition would let its own "
             "first experience decide",
         )
-    event_log = open_log(url, create=True, partitions=partitions, replication=replication)
+    event_log = open_log(
+        url, create=True, partitions=partitions, replication=replication, kafka=settings.kafka
+    )
     try:
         result = {
             "log": url,
@@ -69,13 +80,13 @@ def create(
 
 
 @log_app.command("info")
-def info(log: LogArgument, as_json: AsJson = False) -> None:
+def info(log: LogArgument, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """What a log is, and from where to where it can be read.
 
     Example: relive log info kafka://localhost:9092/experiences
     """
     url = log_url(log)
-    event_log = open_log(url)
+    event_log = open_log(url, kafka=BufferConfig.load(config).kafka)
     try:
         result: dict[str, Any] = {
             "log": url,
@@ -93,11 +104,52 @@ def info(log: LogArgument, as_json: AsJson = False) -> None:
     print_result(as_json, result, "\n".join(lines))
 
 
+@log_app.command("check")
+def check(
+    log: LogArgument,
+    path: StatePath = None,
+    capacity: Annotated[
+        int | None, typer.Option(min=1, help="experiences kept; default: the log's own")
+    ] = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Does the place of a log keep what is written to it? Exit code 1 if it loses events.
+
+    Looks at a topic's settings and replicas and at the schema registry, and whether snapshots hold
+    what was removed from the log's beginning. Changes nothing.
+
+    Example: relive log check kafka://localhost:9092/experiences --path ./state
+    """
+    url, settings = log_url(log), BufferConfig.load(config)
+    findings = check_place(url, capacity=capacity, kafka=settings.kafka)
+    place = place_of_log(url).state
+    directory = path or (settings.persistence_path if place is None else place.parent)
+    if not loses(findings):
+        with closing(open_log(url, kafka=settings.kafka)) as opened:
+            snapshots = Snapshots(settings.snapshot_options(directory).directory)
+            findings.append(kept_by_snapshots(opened, snapshots))
+    lines = [f"{f.verdict:<6} {f.about} {f.value}: {f.says}" for f in findings]
+    ways_out = [f"{f.about}: {f.do}" for f in findings if f.do]
+    print_result(
+        as_json,
+        {
+            "log": url,
+            "loses_events": loses(findings),
+            "findings": [asdict(finding) for finding in findings],
+        },
+        "\n".join([*lines, *(["", "to do:", *ways_out] if ways_out else [])]),
+    )
+    if loses(findings):
+        raise typer.Exit(1)
+
+
 @log_app.command("copy")
 def copy(
     source: Annotated[str, typer.Argument(metavar="FROM", help="a log URL, or a directory")],
     target: Annotated[str, typer.Argument(metavar="TO", help="a log URL; made if missing")],
     replication: Annotated[int, typer.Option(min=1, help="copies of each record (Kafka)")] = 1,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Copy a log to another backend, and check that it gives the same state.
@@ -107,10 +159,11 @@ def copy(
 
     Example: relive log copy file:./buffer kafka://localhost:9092/experiences
     """
-    from_log = open_log(log_url(source))
+    kafka = BufferConfig.load(config).kafka
+    from_log = open_log(log_url(source), kafka=kafka)
     try:
         past = log_now(from_log)
-        to_log = _open_or_create(target, past.partitions, replication)
+        to_log = _open_or_create(target, past.partitions, replication, kafka)
         try:
             with progress("copying", _positions(past), lambda: past.handed_out):
                 copied = copy_log(past, to_log)
@@ -145,7 +198,7 @@ def _put_in_force(config: BufferConfig, log: EventLog) -> bool:
     if any(log.bounds(partition).first for partition in range(log.partitions)):
         _log.warning("the log's beginning was removed: its settings stay as they are")
         return False
-    materializer = Materializer(log, MemoryStore())
+    materializer = Materializer(log_now(log), MemoryStore())
     materializer.catch_up()
     known = materializer.states[0].settings if any(materializer.positions().values()) else None
     materializer.close()
@@ -176,11 +229,13 @@ def _time_at(log: EventLog, partition: int, bounds: Bounds, position: int) -> st
     return datetime.fromtimestamp(records[0].time_us / 1e6, UTC).isoformat()
 
 
-def _open_or_create(url: str, partitions: int, replication: int) -> EventLog:
+def _open_or_create(url: str, partitions: int, replication: int, kafka: KafkaOptions) -> EventLog:
     try:
-        return open_log(url)
+        return open_log(url, kafka=kafka)
     except LogMissing:
-        return open_log(url, create=True, partitions=partitions, replication=replication)
+        return open_log(
+            url, create=True, partitions=partitions, replication=replication, kafka=kafka
+        )
 
 
 def _positions(log: LogPrefix) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ import typer
 from relive.cli.moment import parsed_moment
 from relive.cli.options import AsJson, At, ConfigFile, Flags, OtherLog, Target, way_in
 from relive.cli.output import print_result
+from relive.cli.progress import progress
 from relive.cli.reads import content, table
 from relive.cli.target import (
     Place,
@@ -22,40 +24,63 @@ from relive.cli.target import (
     replay_shown,
     snapshot_state,
 )
-from relive.consumers import Materializer, StateStore, log_at
+from relive.client import Client
+from relive.config import BufferConfig
+from relive.consumers import StateStore, log_at
 from relive.consumers.difference import StateDifference, difference
-from relive.consumers.explanation import ExplainedItem, FoundRetrieval, explained, find_retrieval
+from relive.consumers.explanation import explained, find_retrieval, row_of, state_then
+from relive.core.explanation import Explanation
 from relive.core.sampling import Strategy
-from relive.errors import InvalidConfig, LogGap, UnknownRetrieval
+from relive.errors import InvalidConfig
 from relive.log import EventLog, LogPrefix, log_now, open_log
 
 
+@way_in
 def explain(
     target: Target,
-    retrieval_id: Annotated[str, typer.Argument(metavar="RETRIEVAL_ID")],
+    retrieval_id: Annotated[
+        str, typer.Argument(metavar="RETRIEVAL_ID", help="of a search or a sample")
+    ],
     log: OtherLog = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
+    *,
+    flags: Flags,
 ) -> None:
     """Why a search or a sample returned what it did, and what has come of it.
 
-    It reads the whole log. Exit code 1 if nothing in it cites the retrieval.
+    It reads the whole log; a service does so for you, without --log. Exit code 3 if nothing in it
+    cites the retrieval.
 
     Example: relive explain ./buffer 0f8a5be1c6c74d0b9c1f1e0f7a6d3c21
     """
+    place = parsed_target(target, log)
+    if isinstance(place, str) and log is None:
+        with (
+            Client(place, BufferConfig.load(config, **flags)) as client,
+            progress("waiting for the service", None, lambda: 0),
+        ):
+            found = client.explain(retrieval_id)
+    else:
+        found = _explained(target, log, retrieval_id)
+    print_result(as_json, _explanation(found), _explanation_text(found))
+
+
+def _explained(target: str, log: str | None, retrieval_id: str) -> Explanation:
     with _log_of(target, log) as (place, event_log):
         present = log_now(event_log)
         found = find_retrieval(present, retrieval_id)
-        if not found.found:
-            raise UnknownRetrieval(retrieval_id)
-        then = _state_then(place, event_log, found)
-        now = replay_shown(present, _start(place, present))
+        then = state_then(
+            event_log, found, lambda past: replay_shown(past, snapshot_state(place, past))
+        )
+        now = replay_shown(present, snapshot_state(place, present))
         try:
-            items = explained(found, then.states if then else None, now.states)
+            states = now.states
+            return explained(found, then.states if then else None, partial(row_of, states))
         finally:
             now.close()
             if then is not None:
                 then.close()
-    print_result(as_json, _explanation(found, items), _explanation_text(found, items))
 
 
 @way_in
@@ -86,8 +111,10 @@ def top(
 
 def diff(
     target: Target,
-    before: Annotated[str, typer.Argument(metavar="POSITION|TIME")],
-    after: Annotated[str, typer.Argument(metavar="POSITION|TIME")],
+    before: Annotated[
+        str, typer.Argument(metavar="POSITION|TIME", help="as for --at of other commands")
+    ],
+    after: Annotated[str, typer.Argument(metavar="POSITION|TIME", help="a later one")],
     log: OtherLog = None,
     as_json: AsJson = False,
 ) -> None:
@@ -131,53 +158,33 @@ def _start(place: Place, past: LogPrefix) -> StateStore:
     return snapshot_state(place, past)
 
 
-def _state_then(place: Place, log: EventLog, found: FoundRetrieval) -> Materializer | None:
-    """The state at the positions of a retrieval; None where the log no longer gives it."""
-    if found.kind is None:
-        return None
-    try:
-        past = log_at(log, found.positions)
-        return replay_shown(past, _start(place, past))
-    except LogGap:
-        return None
-
-
-def _explanation(found: FoundRetrieval, items: list[ExplainedItem]) -> dict[str, Any]:
+def _explanation(found: Explanation) -> dict[str, Any]:
+    items = []
+    for item in found.items:
+        shown = asdict(item)
+        if item.now is not None:
+            now = shown["now"]
+            shown["now"] = {"position": f"{now.pop('partition')}:{now.pop('position')}", **now}
+        items.append(shown)
     return {
         "retrieval_id": found.retrieval_id,
         "kind": found.kind,
         "seed": found.seed,
-        "now": found.time_us / 1e6,
+        "now": found.now,
         "positions": found.positions,
-        "items": [
-            {
-                "id": item.id,
-                "score": item.score,
-                "then": asdict(item.then) if item.then else None,
-                "outcome": asdict(item.outcome) if item.outcome else None,
-                "now": {
-                    "position": f"{item.now.partition}:{item.now.position}",
-                    "retrieval_count": item.now.retrieval_count,
-                    "success_count": item.now.success_count,
-                    "success_rate": item.now.success_rate,
-                }
-                if item.now
-                else None,
-            }
-            for item in items
-        ],
+        "items": items,
     }
 
 
-def _explanation_text(found: FoundRetrieval, items: list[ExplainedItem]) -> str:
+def _explanation_text(found: Explanation) -> str:
     if found.kind is None:
         head = "retrieval not recorded; outcomes cite it"
     else:
-        when = datetime.fromtimestamp(found.time_us / 1e6, UTC).isoformat()
+        when = datetime.fromtimestamp(found.now, UTC).isoformat()
         seed = "" if found.seed is None else f", seed {found.seed}"
         head = f"{found.kind} at {when}, positions {found.positions}{seed}"
     rows = []
-    for item in items:
+    for item in found.items:
         then = asdict(item.then) if item.then else {}
         outcome = item.outcome
         rows.append(

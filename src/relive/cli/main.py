@@ -1,77 +1,43 @@
-"""The command line. Results go to stdout, progress and problems to stderr."""
+"""The entry point: an interrupt ends a command without a traceback, whenever it comes.
+
+Importing the commands takes a second, and leaving the interpreter a moment. Then there is nothing
+to lose, and the signal ends the process as it ends any other. In between it is an exception, so
+that files are closed and what is under way is finished; a second one ends the process at once.
+"""
 
 from __future__ import annotations
 
-import logging
+import signal
 import sys
-from typing import NoReturn, cast
+from types import FrameType
+from typing import NoReturn
 
-import typer
-
-from relive.cli import doctor, events, looking_back, reads, replays, services
-from relive.cli.logs import log_app
-from relive.cli.output import end_with, end_with_usage
-from relive.cli.quarantine import quarantine_app
-from relive.cli.snapshots import snapshot_app, trim_log
-from relive.errors import ReliveError
-
-app = typer.Typer(
-    help="Relive: an event-sourced experience buffer for agents that learn online.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-for _command in (
-    services.demo,
-    services.serve,
-    services.materialize,
-    services.health,
-    events.publish,
-    events.tail,
-    reads.get,
-    reads.search,
-    reads.sample,
-    reads.stats,
-    looking_back.explain,
-    looking_back.top,
-    looking_back.diff,
-    replays.replay,
-    replays.verify,
-    doctor.doctor,
-):
-    app.command()(_command)
-log_app.command("trim")(trim_log)
-app.add_typer(log_app, name="log")
-app.add_typer(quarantine_app, name="quarantine")
-app.add_typer(snapshot_app, name="snapshot")
-
-# What typer raises for a command line that makes no sense; its base class has no public name.
-_UsageProblem = cast(type[Exception], typer.BadParameter.__mro__[2])
+_INTERRUPTED = 130
 
 
 def main() -> NoReturn:
-    """The entry point: errors of ours become a line and an exit code.
+    """Run the command line; see `relive.cli.exit_codes` for how it ends."""
+    # Whoever started this with the signal ignored wants it so.
+    wanted = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if wanted:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from relive.cli.app import run
 
-    0 done, 1 failed, 2 a bad command line or field, 130 interrupted.
-    """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
-    logging.getLogger("relive").setLevel(logging.INFO)
-    # librdkafka reports every attempt to connect, hundreds of times while a broker is down.
-    logging.getLogger("relive.log.kafka").setLevel(logging.WARNING)
-    as_json = "--json" in sys.argv
     try:
-        # For a program, a bad command line is an object like any other problem.
-        code = app(standalone_mode=not as_json)
-    except ReliveError as error:
-        end_with(error)
-    except _UsageProblem as problem:
-        end_with_usage(problem)
+        try:
+            if wanted:
+                signal.signal(signal.SIGINT, _interrupt)
+            run()
+        finally:
+            if wanted:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
     except KeyboardInterrupt:
-        sys.exit(130)
-    sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(_INTERRUPTED)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

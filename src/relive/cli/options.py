@@ -41,6 +41,13 @@ StatePath = Annotated[
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="TOML file; RELIVE_… variables come before it")
 ]
+MetricsListen = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="serve metrics for Prometheus there, at /metrics"),
+]
+LogFormat = Annotated[
+    str | None, typer.Option(metavar="text|json", help="of what is said on stderr")
+]
 
 # What search and sample may return; `relive.cli.filters` makes a filter of them.
 _TIME = "2026-11-24T10:00 (local unless it has a zone), or @1732442400 (seconds since the epoch)"

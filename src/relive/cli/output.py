@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
+from relive.cli.exit_codes import ExitCode, code_of
+from relive.cli.log_format import logs_are_json
 from relive.consumers import Materializer
-from relive.errors import FieldError, ReliveError
+from relive.errors import FieldError
 
 
 def print_result(as_json: bool, result: Any, text: str) -> None:
     """One result, for a program or for a person."""
-    sys.stdout.write((to_json(result) if as_json else text) + "\n")
-    sys.stdout.flush()
+    write_out((to_json(result) if as_json else text) + "\n")
+
+
+def write_out(text: str) -> None:
+    """Write to stdout, at once; where nobody reads it any more, end without a word."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Leaving the interpreter flushes once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.NO_READER)
 
 
 def to_json(result: Any) -> str:
@@ -44,27 +59,43 @@ def print_state(materializer: Materializer, what: str, as_json: bool) -> None:
     )
 
 
-def end_with(error: ReliveError) -> NoReturn:
-    """Say what is wrong and exit: 2 for what the user gave, 1 for the rest."""
-    code = 2 if isinstance(error, FieldError) else 1
+def end_with(error: BaseException) -> NoReturn:
+    """Say what is wrong, and exit with the code that fits."""
+    code = code_of(error)
+    name = type(error).__name__
+    if logs_are_json():
+        logging.getLogger("relive").critical("%s: %s", name, error)
+    elif "--json" not in sys.argv:
+        sys.stderr.write(f"relive: {name}: {error}\n")
     if "--json" not in sys.argv:
-        sys.stderr.write(f"relive: {type(error).__name__}: {error}\n")
         sys.exit(code)
-    problem = {"type": type(error).__name__, "message": str(error)}
-    if isinstance(error, FieldError):
-        problem |= {"field": error.field, "value": error.value}
-    _end_with_json(problem, code)
+    field, value = (error.field, error.value) if isinstance(error, FieldError) else (None, None)
+    _end_with_json(name, field, value, str(error), code)
+
+
+def end_with_bug(bug: Exception) -> NoReturn:
+    """The same, of what was not foreseen: with its traceback."""
+    if logs_are_json():
+        logging.getLogger("relive").critical("the program failed", exc_info=bug)
+    else:
+        traceback.print_exception(bug)
+    if "--json" not in sys.argv:
+        sys.exit(ExitCode.FAILED)
+    _end_with_json(type(bug).__name__, None, None, str(bug), ExitCode.FAILED)
 
 
 def end_with_usage(problem: Any) -> NoReturn:
     """The same, of a command line that typer refused, for a program."""
     parameter = getattr(problem, "param", None)
     field = getattr(parameter, "name", None) or getattr(problem, "option_name", None)
-    _end_with_json({"type": "UsageError", "message": problem.format_message(), "field": field}, 2)
+    _end_with_json("UsageError", field, None, problem.format_message(), ExitCode.REFUSED)
 
 
-def _end_with_json(problem: dict[str, Any], code: int) -> NoReturn:
-    sys.stdout.write(to_json({"error": problem}) + "\n")
+def _end_with_json(
+    name: str, field: str | None, value: str | None, message: str, code: ExitCode
+) -> NoReturn:
+    problem = {"class": name, "field": field, "value": value, "message": message}
+    write_out(to_json({"error": problem}) + "\n")
     sys.exit(code)
 
 

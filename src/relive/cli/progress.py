@@ -14,6 +14,7 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
@@ -23,16 +24,18 @@ _LOOK_S = 0.1
 
 
 @contextmanager
-def progress(what: str, total: int, done: Callable[[], int]) -> Iterator[None]:
+def progress(what: str, total: int | None, done: Callable[[], int]) -> Iterator[None]:
     """Show how far the body is, with rate and time left. Only on a terminal.
 
     Args:
         what: is going on.
-        total: how much there is to do.
+        total: how much there is to do; None where nobody can tell, so that the time that it has
+            taken is shown instead.
         done: says how much of it is done; called from another thread.
     """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    # A terminal that cannot go back would be filled with bars.
+    if not console.file.isatty() or console.is_dumb_terminal:
         yield
         return
     over = threading.Event()
@@ -46,26 +49,35 @@ def progress(what: str, total: int, done: Callable[[], int]) -> Iterator[None]:
 
 
 def _show(
-    console: Console, what: str, total: int, done: Callable[[], int], over: threading.Event
+    console: Console, what: str, total: int | None, done: Callable[[], int], over: threading.Event
 ) -> None:
     if over.wait(SHOWN_AFTER_S):
         return
-    columns = (
+    columns: tuple[ProgressColumn, ...] = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *((_Done(),) if total is None else (MofNCompleteColumn(),)),
         _Rate(),
-        TimeRemainingColumn(),
+        TimeElapsedColumn() if total is None else TimeRemainingColumn(),
     )
+
+    def so_far() -> int:
+        return done() if total is None else min(done(), total)
+
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(what, total=total, completed=min(done(), total))
+        task = bar.add_task(what, total=total, completed=so_far())
         while True:
-            bar.update(task, completed=min(done(), total))
+            bar.update(task, completed=so_far())
             if over.wait(_LOOK_S):
                 return
+
+
+class _Done(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed:,.0f}" if task.completed else "")
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s")
+        return Text("" if not speed else f"{speed:,.0f}/s")

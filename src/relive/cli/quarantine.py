@@ -39,7 +39,8 @@ def list_all(target: Buffer, log: OtherLog = None, as_json: AsJson = False) -> N
     """
     with folded(_place(target, log)) as (past, materializer, _):
         found = [_listed(record) for record in quarantine(past, materializer.states)]
-    print_result(as_json, found, "\n".join(map(_line, found)) or "nothing is in quarantine")
+    text = "\n".join(map(_line, found))
+    print_result(as_json, {"records": found}, text or "nothing is in quarantine")
 
 
 @quarantine_app.command("show")

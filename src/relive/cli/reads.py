@@ -40,7 +40,7 @@ from relive.errors import InvalidQuery, UnknownExperience
 @way_in
 def get(
     target: Target,
-    experience_id: Annotated[str, typer.Argument(metavar="ID")],
+    experience_id: Annotated[str, typer.Argument(metavar="ID", help="of the experience")],
     at: At = None,
     log: OtherLog = None,
     config: ConfigFile = None,
@@ -167,7 +167,19 @@ def sample(
     replace: Annotated[bool, typer.Option("--replace", help="one may come several times")] = False,
     alpha: Annotated[float, typer.Option(help="exponent of the priorities")] = 1.0,
     beta: Annotated[float, typer.Option(help="exponent of the importance weights")] = 0.0,
-    strategy: Annotated[Strategy, typer.Option()] = Strategy.PRIORITIZED,
+    strategy: Annotated[
+        Strategy,
+        typer.Option(metavar="|".join(Strategy), help="how they are drawn, or which are taken"),
+    ] = Strategy.PRIORITIZED,
+    where: Where = None,
+    since: Since = None,
+    until: Until = None,
+    min_reward: MinReward = None,
+    max_reward: MaxReward = None,
+    min_confidence: MinConfidence = None,
+    max_confidence: MaxConfidence = None,
+    min_success_rate: MinSuccessRate = None,
+    max_success_rate: MaxSuccessRate = None,
     at: At = None,
     log: OtherLog = None,
     config: ConfigFile = None,
@@ -179,8 +191,19 @@ def sample(
 
     The same seed and time (--now) give the same sample of the same state (--at).
 
-    Example: relive sample ./buffer -n 5 --seed 7 --now 1800000000 --at 120
+    Example: relive sample ./buffer -n 5 --seed 7 --now 1800000000 --at 120 --where room=3
     """
+    wanted = parsed_filter(
+        where,
+        since,
+        until,
+        min_reward=min_reward,
+        max_reward=max_reward,
+        min_confidence=min_confidence,
+        max_confidence=max_confidence,
+        min_success_rate=min_success_rate,
+        max_success_rate=max_success_rate,
+    )
     with reading(target, log, at, config, flags) as reads:
         batch = reads.sample(
             n,
@@ -190,6 +213,7 @@ def sample(
             alpha=alpha,
             beta=beta,
             strategy=strategy.value,
+            filter=wanted,
         )
     items = [
         {"probability": item.probability, "weight": item.weight, **content(item.experience)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +15,22 @@ from rich.console import Console
 
 from relive.cli.demo import run_demo
 from relive.cli.kept_state import kept_state
-from relive.cli.options import AsJson, ConfigFile, Flags, LogUrl, StatePath, way_in
+from relive.cli.log_format import use_log_format
+from relive.cli.options import (
+    AsJson,
+    ConfigFile,
+    Flags,
+    LogFormat,
+    LogUrl,
+    MetricsListen,
+    StatePath,
+    way_in,
+)
 from relive.cli.output import print_result, print_state
 from relive.cli.stopping import stop_signal
+from relive.cli.watching import metrics_served
 from relive.config import BufferConfig
+from relive.environment import check_environment
 from relive.errors import DeadlineExceeded, ServiceUnavailable
 from relive.log import open_log, parsed_partitions
 from relive.replicas import addresses
@@ -60,6 +74,10 @@ def serve(
         str | None,
         typer.Option(metavar="0-3", help="answer for these only: 0-3 or 0,2,5; default: all"),
     ] = None,
+    page: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="serve a page for browsers there; port 0 for any"),
+    ] = None,
     insecure_listen: Annotated[
         bool,
         typer.Option(
@@ -80,22 +98,31 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="take only calls with one of its tokens; ROLE TOKEN"),
     ] = None,
+    metrics_listen: MetricsListen = None,
+    log_format: LogFormat = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer searches and samples over RPC until stopped.
 
     Example: relive serve --log kafka://localhost:9092/experiences --path ./index
+    --page 127.0.0.1:8080
     """
     from relive.index_service.server import serve as serve_until_stopped
 
+    use_log_format(log_format)
     flags = {
+        "metrics_listen": metrics_listen,
+        "log_format": log_format,
         "tls_certificate": tls_certificate,
         "tls_key": tls_key,
         "tls_client_ca": tls_client_ca,
         "tokens_file": tokens_file,
+        "page_listen": page,
     }
     settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
+    use_log_format(settings.log_format)
+    check_environment(os.environ)
     code = serve_until_stopped(
         path or settings.persistence_path,
         settings,
@@ -103,8 +130,11 @@ def serve(
         listen=listen,
         partitions=None if partitions is None else parsed_partitions(partitions),
         insecure_listen=insecure_listen,
-        on_listening=lambda address: print_result(
-            as_json, {"listening": address}, f"listening on {address}"
+        beside=partial(metrics_served, settings),
+        on_listening=lambda address, page_url: print_result(
+            as_json,
+            {"listening": address, **({"page": page_url} if page_url else {})},
+            f"listening on {address}" + (f", page at {page_url}" if page_url else ""),
         ),
     )
     raise typer.Exit(code)
@@ -115,18 +145,25 @@ def materialize(
     path: StatePath = None,
     config: ConfigFile = None,
     once: Annotated[bool, typer.Option("--once", help="stop at the log's present end")] = False,
+    metrics_listen: MetricsListen = None,
+    log_format: LogFormat = None,
     as_json: AsJson = False,
 ) -> None:
     """Fold the log into durable state, until stopped.
 
     Example: relive materialize --log kafka://localhost:9092/experiences --path ./state
     """
-    settings = BufferConfig.load(config)
+    use_log_format(log_format)
+    flags = {"metrics_listen": metrics_listen, "log_format": log_format}
+    settings = BufferConfig.load(config, **{n: v for n, v in flags.items() if v is not None})
+    use_log_format(settings.log_format)
+    check_environment(os.environ)
     directory = path or settings.persistence_path
     stop = stop_signal(signal.SIGTERM, signal.SIGINT)
-    event_log = open_log(log)
+    event_log = open_log(log, kafka=settings.kafka)
     try:
-        with kept_state(event_log, directory, settings) as (materializer, snapshotter):
+        metrics = partial(metrics_served, settings)
+        with kept_state(event_log, directory, settings, metrics) as (materializer, snapshotter):
             print_state(materializer, "caught up", as_json)
             if not once:
                 materializer.start()
@@ -146,7 +183,7 @@ def health(
     target: Annotated[
         str, typer.Argument(help="HOST:PORT of an index service, or several with commas between")
     ],
-    timeout_s: Annotated[float, typer.Option("--timeout")] = 3.0,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="seconds to wait for each")] = 3.0,
     config: ConfigFile = None,
     as_json: AsJson = False,
     *,

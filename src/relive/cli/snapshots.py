@@ -12,6 +12,7 @@ import typer
 from relive.cli.kept_state import kept_state
 from relive.cli.options import AsJson, ConfigFile, LogUrl, StatePath
 from relive.cli.output import print_result
+from relive.cli.progress import progress
 from relive.config import BufferConfig
 from relive.consumers import Snapshot, Snapshots, open_store
 from relive.consumers.committed import last_committed
@@ -37,9 +38,12 @@ def create(
     Example: relive snapshot create --log file:./buffer --path ./buffer
     """
     settings = BufferConfig.load(config)
-    event_log = open_log(log)
+    event_log = open_log(log, kafka=settings.kafka)
     try:
-        with kept_state(event_log, path or settings.persistence_path, settings) as (_, snapshotter):
+        with (
+            kept_state(event_log, path or settings.persistence_path, settings) as (_, snapshotter),
+            progress("taking a snapshot", None, lambda: 0),
+        ):
             taken = snapshotter.take()
     finally:
         event_log.close()
@@ -61,7 +65,7 @@ def list_all(path: StatePath = None, config: ConfigFile = None, as_json: AsJson 
             unreadable, problem = found
             result.append({"path": str(unreadable), "problem": str(problem)})
             lines.append(f"{unreadable}: {problem}")
-    print_result(as_json, result, "\n".join(lines) or "there are no snapshots")
+    print_result(as_json, {"snapshots": result}, "\n".join(lines) or "there are no snapshots")
 
 
 @snapshot_app.command("verify")
@@ -71,13 +75,16 @@ def verify(path: StatePath = None, config: ConfigFile = None, as_json: AsJson = 
     Example: relive snapshot verify --path ./buffer
     """
     snapshots = _snapshots(path, config)
-    result, lines = [], []
-    for found in snapshots.found():
-        place = found.path if isinstance(found, Snapshot) else found[0]
-        problem = _problem(snapshots, found)
-        result.append({"path": str(place), "sound": problem is None, "problem": problem})
-        lines.append(f"{place}: {problem or 'sound'}")
-    print_result(as_json, result, "\n".join(lines) or "there are no snapshots")
+    result: list[dict[str, Any]] = []
+    lines = []
+    all_found = list(snapshots.found())
+    with progress("verifying snapshots", len(all_found), lambda: len(result)):
+        for found in all_found:
+            place = found.path if isinstance(found, Snapshot) else found[0]
+            problem = _problem(snapshots, found)
+            result.append({"path": str(place), "sound": problem is None, "problem": problem})
+            lines.append(f"{place}: {problem or 'sound'}")
+    print_result(as_json, {"snapshots": result}, "\n".join(lines) or "there are no snapshots")
     if not all(each["sound"] for each in result):
         raise typer.Exit(1)
 
@@ -104,14 +111,15 @@ def trim_log(
     directory = path or settings.persistence_path
     if (before is None) is (keep is None):
         raise InvalidConfig("before, keep", (before, keep), "give one of them")
-    event_log = open_log(url)
+    event_log = open_log(url, kafka=settings.kafka)
     try:
         snapshots = Snapshots(settings.snapshot_options(directory).directory)
         bounds = bounds_of(event_log)
         wanted = _positions(before, bounds) if before else all_but_the_last(bounds, keep or 0)
         check_recoverable(event_log, snapshots)
         kept = [snapshot.positions for snapshot in snapshots.readable(event_log.identity())]
-        trimmed = trim(event_log, wanted, kept, _committed(directory, settings))
+        with progress("trimming", None, lambda: 0):
+            trimmed = trim(event_log, wanted, kept, _committed(directory, settings))
         after = bounds_of(event_log)
     finally:
         event_log.close()

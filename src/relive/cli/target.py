@@ -154,7 +154,7 @@ def opened(
     """
     # What is in quarantine is listed by `relive quarantine`, not told again by every look.
     logging.getLogger("relive.consumers").setLevel(logging.ERROR)
-    event_log = open_log(place.log)
+    event_log = open_log(place.log, kafka=BufferConfig.load(config).kafka)
     try:
         past = log_now(event_log) if at is None else log_at(event_log, parsed_moment("at", at))
         store = _kept_state(place.state) if at is None else None

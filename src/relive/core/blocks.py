@@ -24,6 +24,7 @@ TIERS = 2
 _BITS = 3
 _WIDTH = 1 << _BITS
 _OFFSETS = np.arange(_WIDTH)[:, None]
+_NEVER = (np.inf, -np.inf)
 
 
 class Inputs(NamedTuple):
@@ -78,13 +79,16 @@ class Blocks:
         """The blocks of a tier that children of the tier below belong to."""
         first = self._first[tier - 1][: self.counts[tier]]
         # Of one type, or the whole array would be converted.
-        return np.searchsorted(first, children.astype(np.uint32), side="right") - 1
+        return first.searchsorted(children.astype(np.uint32), side="right") - 1
 
-    def children(self, tier: int, blocks: IndexArray) -> tuple[IndexArray, BoolArray]:
-        """The children of blocks, both of shape (8, blocks): which, and whether there is one."""
+    def children(self, tier: int, blocks: IndexArray) -> tuple[IndexArray, IndexArray]:
+        """The children of blocks, of shape (8, blocks), and how many of them each has.
+
+        What comes after these is of other blocks, or not there.
+        """
         first = self._first[tier - 1]
-        children = first.take(blocks) + _OFFSETS
-        return children, children < first.take(blocks + 1)
+        start = first.take(blocks).astype(np.int64)
+        return start + _OFFSETS, first.take(blocks + 1) - start
 
     def keep(self, rows: BoolArray) -> list[BoolArray]:
         """Forget all other rows, and blocks that are empty then; says which blocks stay, by tier.
@@ -128,6 +132,18 @@ class Drawn(NamedTuple):
     masses: FloatArray
 
 
+class _AddedUp(NamedTuple):
+    """What the first 0, 1, … blocks of a tier have together, in the two parts of their masses."""
+
+    tier: int
+    constant: FloatArray
+    decaying: FloatArray
+
+    @property
+    def nbytes(self) -> int:
+        return self.constant.nbytes + self.decaying.nbytes
+
+
 class BlockSums:
     """The sums of the masses of all blocks, for one exponent.
 
@@ -139,10 +155,14 @@ class BlockSums:
         self._blocks = blocks
         # With room for more, which is stale until it is summed.
         self._tiers = [_stale_terms(0) for _ in range(TIERS)]
+        # All sums hold from the one to before the other, as far as is known.
+        self._hold_us = _NEVER
+        self._added_up: _AddedUp | None = None
 
     def dirty(self, blocks: IndexArray) -> None:
         """The rows of these blocks of the first tier have changed, or are new."""
         self._make_room()
+        self._forget()
         for tier, sums in enumerate(self._tiers, start=1):
             sums.since_us[blocks] = np.inf
             if tier < TIERS:
@@ -150,6 +170,7 @@ class BlockSums:
 
     def keep(self, stay: list[BoolArray]) -> None:
         """Only these blocks are left, with the same live rows; see `Blocks.keep`."""
+        self._forget()
         self._tiers = [
             Terms(*(part[: len(here)][here[: len(part)]] for part in sums))
             for sums, here in zip(self._tiers, stay, strict=True)
@@ -157,35 +178,61 @@ class BlockSums:
 
     def refresh(self, at: Moment, rows: Inputs) -> None:
         """Make the sums those of a moment. Looks only at blocks whose sums do not hold then."""
+        since, until = self._hold_us
+        if since <= at.now_us < until:
+            return
         self._make_room()
-        top = self._blocks.counts[TIERS]
-        stale = [np.flatnonzero(_stale(self._tiers[-1], slice(top), at.now_us))]
+        top = slice(self._blocks.counts[TIERS])
+        stale = [np.flatnonzero(_stale(self._tiers[-1], top, at.now_us))]
+        self._sum_anew(stale, at, rows)
+        tops = self._tiers[-1]
+        self._hold_us = (
+            float(tops.since_us[top].max(initial=-np.inf)),
+            float(tops.until_us[top].min(initial=np.inf)),
+        )
+
+    def _sum_anew(self, stale: list[IndexArray], at: Moment, rows: Inputs) -> None:
+        """Sum blocks of the last tier, and what of the tiers below does not hold either."""
         if not len(stale[0]):
             return
+        self._added_up = None
         for tier in range(TIERS - 1, 0, -1):
             children = _flat(*self._blocks.children(tier + 1, stale[-1]))
             stale.append(children[_stale(self._tiers[tier - 1], children, at.now_us)])
         for tier, blocks in enumerate(reversed(stale), start=1):
-            children, there = self._blocks.children(tier, blocks)
+            children, counts = self._blocks.children(tier, blocks)
             if tier == 1:
                 below = terms(at, *_taken(rows, children))
             else:
                 below = Terms(*_taken(self._tiers[tier - 2], children))
-            for part, found in zip(self._tiers[tier - 1], _summed(below, there), strict=True):
+            for part, found in zip(self._tiers[tier - 1], _summed(below, counts), strict=True):
                 part[blocks] = found
 
-    def top(self, at: Moment) -> FloatArray:
-        """The masses of the blocks of the last tier, from the first row to the last."""
-        sums, count = self._tiers[-1], self._blocks.counts[TIERS]
-        mass = sums.constant[:count] + at.scale * sums.decaying[:count]
-        return np.maximum(mass, 0.0, out=mass)
+    def until(self, tier: int, at: Moment) -> FloatArray:
+        """The masses of the first 0, 1, … blocks of a tier together; of shape (blocks + 1,).
 
-    def descend(self, at: Moment, rows: Inputs, blocks: IndexArray, rest: FloatArray) -> Drawn:
-        """The rows at the given masses from the beginning of blocks of the last tier."""
+        What does not change with time is added up once, until a block is summed anew.
+        """
+        if self._added_up is None or self._added_up.tier != tier:
+            sums, count = self._tiers[tier - 1], self._blocks.counts[tier]
+            constant, decaying = np.zeros(count + 1), np.zeros(count + 1)
+            np.cumsum(sums.constant[:count], out=constant[1:])
+            np.cumsum(sums.decaying[:count], out=decaying[1:])
+            self._added_up = _AddedUp(tier, constant, decaying)
+        until: FloatArray = self._added_up.decaying * at.scale
+        until += self._added_up.constant
+        return until
+
+    def descend(
+        self, top: int, at: Moment, rows: Inputs, blocks: IndexArray, rest: FloatArray
+    ) -> Drawn:
+        """The rows at the given masses from the beginning of blocks of a tier."""
         count = len(blocks)
         ahead = np.arange(count)
-        for tier in range(TIERS, 0, -1):
-            children, there = self._blocks.children(tier, blocks)
+        rest = np.maximum(rest, 0.0)
+        until = np.zeros((_WIDTH + 1, count))
+        for tier in range(top, 0, -1):
+            children, counts = self._blocks.children(tier, blocks)
             if tier > 1:
                 sums = self._tiers[tier - 2]
                 mass = sums.decaying.take(children, mode="clip")
@@ -194,25 +241,30 @@ class BlockSums:
                 np.maximum(mass, 0.0, out=mass)
             else:
                 priorities, mass = masses(at, *_taken(rows, children))
-            until = np.zeros((_WIDTH + 1, count))
-            np.multiply(mass, there, out=until[1:])
             for child in range(_WIDTH):
-                until[child + 1] += until[child]
-            # What rounding put beyond the end belongs to the last child that has a mass.
-            rest = np.minimum(rest, np.nextafter(until[-1], 0.0))
-            chosen = (until[1:] <= rest).sum(axis=0)
-            np.minimum(chosen, _WIDTH - 1, out=chosen)
-            if tier > 1:
-                rest = rest - until.take(chosen * count + ahead)
+                np.add(until[child], mass[child], out=until[child + 1])
+            counts *= count
+            counts += ahead
+            # What rounding put beyond either end belongs to the first child or the last that has a
+            # mass.
+            rest = np.minimum(rest, np.nextafter(until.take(counts), 0.0))
+            passed = (until[1:-1] <= rest).view(np.int8)
+            chosen = np.add.reduce(passed, axis=0, dtype=np.int8).astype(np.int64)
             chosen *= count
             chosen += ahead
+            if tier > 1:
+                rest = rest - until.take(chosen)
             blocks = children.take(chosen)
         return Drawn(blocks, priorities.take(chosen), mass.take(chosen))
 
     @property
     def nbytes(self) -> int:
         """What the arrays take."""
-        return sum(part.nbytes for sums in self._tiers for part in sums)
+        tiers = sum(part.nbytes for sums in self._tiers for part in sums)
+        return tiers + (0 if self._added_up is None else self._added_up.nbytes)
+
+    def _forget(self) -> None:
+        self._hold_us, self._added_up = _NEVER, None
 
     def _make_room(self) -> None:
         for tier, sums in enumerate(self._tiers):
@@ -240,16 +292,16 @@ def _stale(sums: Terms, which: slice | IndexArray, now_us: int) -> BoolArray:
     return stale
 
 
-def _flat(children: IndexArray, there: BoolArray) -> IndexArray:
-    flat: IndexArray = children.T[there.T]
+def _flat(children: IndexArray, counts: IndexArray) -> IndexArray:
+    flat: IndexArray = children.T[(counts > _OFFSETS).T]
     return flat
 
 
-def _summed(below: Terms, there: BoolArray) -> Terms:
+def _summed(below: Terms, counts: IndexArray) -> Terms:
     """Sums over the first axis, from the first to the last; overwrites what it is given."""
     constant, decaying, since_us, until_us = below
-    if not there.all():
-        missing = ~there
+    if counts.min(initial=_WIDTH) < _WIDTH:
+        missing = counts <= _OFFSETS
         constant[missing] = decaying[missing] = 0.0
         since_us[missing], until_us[missing] = -np.inf, np.inf
     # NumPy's own sum chooses its order by the shape.

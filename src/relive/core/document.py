@@ -18,6 +18,8 @@ MAX_DEPTH = 64
 LEAST_INT = -(2**63)
 GREATEST_INT = 2**64 - 1
 
+_SIMPLE = frozenset({str, int, bool, type(None)})
+
 
 def to_json(field: str, value: object) -> str:
     """The document as JSON text that reads back equal, types included.
@@ -26,7 +28,12 @@ def to_json(field: str, value: object) -> str:
         InvalidExperience: for what JSON would change or cannot hold: tuples, keys that are not
             strings, numpy scalars, non-finite numbers, lone surrogates, deep nesting.
     """
-    _check(field, value, 0)
+    try:
+        if _keeps_types(value, 0):
+            return orjson.dumps(value).decode("utf-8")
+    except TypeError:  # what orjson refuses by itself
+        pass
+    _check(field, value, 0)  # names what is wrong
     return orjson.dumps(value).decode("utf-8")
 
 
@@ -43,7 +50,7 @@ def check_json(field: str, text: str, kind: type) -> None:
     if not isinstance(value, kind):
         raise InvalidExperience(field, text, f"must be a JSON {kind.__name__}")
     # All else that `to_json` refuses is not JSON to orjson, or can't come of it.
-    if text.count("[") + text.count("{") > MAX_DEPTH:
+    if len(text) > MAX_DEPTH and text.count("[") + text.count("{") > MAX_DEPTH:
         _check(field, value, 0)
 
 
@@ -51,6 +58,26 @@ def from_json(text: str) -> Document:
     """The document in JSON text written by `to_json`."""
     value: Document = orjson.loads(text)
     return value
+
+
+def _keeps_types(value: object, depth: int) -> bool:
+    """Whether orjson changes nothing of what it takes: for that no type but the plain ones may be
+    in it, and no number that is not finite.
+    """
+    kind = type(value)
+    if kind is dict:
+        items = value.values()  # type: ignore[attr-defined]
+    elif kind is list:
+        items = value
+    else:
+        return kind in _SIMPLE or (kind is float and math.isfinite(value))  # type: ignore[arg-type]
+    if depth >= MAX_DEPTH:
+        return False
+    # No call for what most items are: it would take twice as long.
+    for item in items:
+        if type(item) not in _SIMPLE and not _keeps_types(item, depth + 1):
+            return False
+    return True
 
 
 def _check(field: str, value: object, depth: int) -> None:

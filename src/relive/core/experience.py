@@ -170,11 +170,32 @@ def check_recorded(event: ExperienceRecorded) -> None:
     checked_id("id", event.experience_id)
     if event.visual is None and event.text is None:
         raise InvalidExperience("visual, text", None, "give at least one embedding")
-    for name, raw in (("visual", event.visual), ("text", event.text)):
-        if raw is not None:
-            if not raw or len(raw) % 4:
-                raise InvalidExperience(name, raw[:8], "must be whole float32 numbers")
-            _check_finite(name, raw, InvalidExperience)
+    if event.visual is not None:
+        _check_embedding("visual", event.visual)
+    if event.text is not None:
+        _check_embedding("text", event.text)
+    if not (
+        -math.inf < event.total_reward < math.inf
+        and 0.0 <= event.model_confidence <= 1.0
+        and 0.0 <= (event.initial_priority or 0.0) < math.inf
+        and event.event_time_us >= 0
+        and (event.step or 0) >= 0
+    ):
+        _refuse_numbers(event)
+    # An experience that cannot be read back would fail every search that finds it.
+    check_json("trajectory", event.trajectory, list)
+    check_json("final_answer", event.final_answer, object)
+    check_json("metadata", event.metadata, dict)
+
+
+def _check_embedding(name: str, raw: bytes) -> None:
+    if not raw or len(raw) % 4:
+        raise InvalidExperience(name, raw[:8], "must be whole float32 numbers")
+    _check_finite(name, raw, InvalidExperience)
+
+
+def _refuse_numbers(event: ExperienceRecorded) -> None:
+    """Say which of the numbers of an event it is that cannot be."""
     finite("total_reward", event.total_reward)
     confidence("model_confidence", event.model_confidence)
     if event.initial_priority is not None:
@@ -182,10 +203,6 @@ def check_recorded(event: ExperienceRecorded) -> None:
     _timestamp(event.event_time_us)
     if event.step is not None:
         _whole("step", event.step, 0)
-    # An experience that cannot be read back would fail every search that finds it.
-    check_json("trajectory", event.trajectory, list)
-    check_json("final_answer", event.final_answer, object)
-    check_json("metadata", event.metadata, dict)
 
 
 # Lengths of the texts and byte strings; step and the three numbers; which optional fields are
@@ -199,32 +216,50 @@ def content_digest(event: ExperienceRecorded) -> bytes:
     A field that a later schema adds must enter only where it differs from its default, so that the
     content of an old experience keeps its digest.
     """
-    e = event
+    (
+        _event_id,
+        _source,
+        _event_time_us,
+        experience_id,
+        visual,
+        text,
+        question,
+        input_uri,
+        input_sha256,
+        trajectory,
+        total_reward,
+        final_answer,
+        model_confidence,
+        initial_priority,
+        episode_id,
+        step,
+        metadata,
+    ) = event
     values = [
-        e.experience_id.encode(),
-        e.visual or b"",
-        e.text or b"",
-        e.question.encode(),
-        (e.input_uri or "").encode(),
-        e.input_sha256 or b"",
-        e.trajectory.encode(),
-        e.final_answer.encode(),
-        (e.episode_id or "").encode(),
-        e.metadata.encode(),
+        experience_id.encode(),
+        visual or b"",
+        text or b"",
+        question.encode(),
+        input_uri.encode() if input_uri else b"",
+        input_sha256 or b"",
+        trajectory.encode(),
+        final_answer.encode(),
+        episode_id.encode() if episode_id else b"",
+        metadata.encode(),
     ]
     head = _CONTENT.pack(
         *map(len, values),
-        e.step or 0,
-        e.total_reward,
-        e.model_confidence,
-        e.initial_priority or 0.0,
-        e.visual is not None,
-        e.text is not None,
-        e.input_uri is not None,
-        e.input_sha256 is not None,
-        e.initial_priority is not None,
-        e.episode_id is not None,
-        e.step is not None,
+        step or 0,
+        total_reward,
+        model_confidence,
+        initial_priority or 0.0,
+        visual is not None,
+        text is not None,
+        input_uri is not None,
+        input_sha256 is not None,
+        initial_priority is not None,
+        episode_id is not None,
+        step is not None,
     )
     digest = hashlib.sha256(b"".join((head, *values)))  # the fastest where CPUs have it
     return digest.digest()[:16]
@@ -240,6 +275,8 @@ def embedding_bytes(
     """
     if vector is None:
         return None
+    if type(vector) is np.ndarray and vector.dtype is _FLOAT32 and vector.ndim == 1:
+        return _embedding_bytes(field_name, vector, error)  # as most are
     try:
         given = np.asarray(vector)
     except ValueError as cause:  # ragged nested lists
@@ -250,14 +287,16 @@ def embedding_bytes(
             f"array of shape {given.shape}, dtype {given.dtype}",
             "must be a one-dimensional array of numbers",
         )
-    if not 1 <= given.size <= MAX_DIM:
-        raise error(field_name, f"{given.size} numbers", f"dimensions are 1 to {MAX_DIM}")
-    if given.dtype == np.float32:
-        single = given.astype("<f4", copy=False)
-    else:
+    return _embedding_bytes(field_name, given, error)
+
+
+def _embedding_bytes(field_name: str, vector: npt.NDArray[Any], error: type[FieldError]) -> bytes:
+    if not 1 <= vector.size <= MAX_DIM:
+        raise error(field_name, f"{vector.size} numbers", f"dimensions are 1 to {MAX_DIM}")
+    if vector.dtype is not _FLOAT32:
         with np.errstate(over="ignore"):  # an overflow is found below, as infinity
-            single = given.astype("<f4")
-    raw = single.tobytes()
+            vector = vector.astype(_FLOAT32)
+    raw = vector.tobytes()
     _check_finite(field_name, raw, error)
     return raw
 
@@ -301,7 +340,9 @@ def checked_id(field_name: str, value: object) -> str:
         InvalidExperience: it is not.
     """
     text = checked_text(field_name, value)
-    if not 1 <= len(text.encode("utf-8")) <= MAX_ID_BYTES:
+    # Of ASCII, as ids mostly are, the bytes are as many as the characters.
+    size = len(text) if text.isascii() else len(text.encode("utf-8"))
+    if not 1 <= size <= MAX_ID_BYTES:
         raise InvalidExperience(field_name, value, f"ids are 1 to {MAX_ID_BYTES} bytes of UTF-8")
     return text
 

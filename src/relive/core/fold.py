@@ -7,9 +7,10 @@ machine that reads the same log holds the same state, whatever the batches and r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
 from relive.core.experience import check_recorded, checked_id, content_digest, finite, not_negative
@@ -25,6 +26,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
     decode,
@@ -32,6 +34,10 @@ from relive.schemas import (
 
 # An outcome waits for its experience for this many events of its partition.
 PARKED_FOR = 100_000
+
+_Dimensions: TypeAlias = tuple[int | None, int | None]  # visual and text
+
+_NEW = (0, 0, 0, 0)  # a row's version, retrieval_count, success_count and outcome_count
 
 _NO_OUTCOME = Use(revision=-(2**63), outcome=-1, reward=-math.inf)
 
@@ -76,19 +82,13 @@ class SettingsAdopted(NamedTuple):
     settings: Settings
 
 
-class Verdict(StrEnum):
-    """What became of a trainer's priority."""
-
-    UPDATED = "updated"
-    STALE = "stale"
-    UNKNOWN = "unknown"
-
-
 class Judged(NamedTuple):
-    """A trainer's priority was taken, or why not."""
+    """Of a trainer's priorities in one event, how many were taken, and why others were not."""
 
     event_id: bytes
-    verdict: Verdict
+    updated: int
+    stale: int
+    unknown: int
 
 
 class Quarantined(NamedTuple):
@@ -106,8 +106,128 @@ class _Conflict(Exception):
     """The event contradicts the state; it goes to quarantine."""
 
 
+class Prepared(NamedTuple):
+    """A record, as far as it can be worked on before its turn comes.
+
+    Attributes:
+        event: None for what is no event.
+        content: `content_digest` of an experience that is acceptable.
+        refused: why it is to be set aside.
+    """
+
+    event: Event | None
+    content: bytes = b""
+    refused: UndecodableEvent | FieldError | None = None
+
+
+def prepare(
+    batch: Sequence[bytes], known: Sequence[ExperienceRecorded | None] | None = None
+) -> list[Prepared]:
+    """What of folding records takes most of the time, and needs no state.
+
+    One step for all records and then the next: to do all steps for one record and then for the
+    next takes a fifth longer, because no code stays where the processor looks first.
+
+    Args:
+        batch: the records' values.
+        known: what they encode, checked, from whoever encoded them; saves doing both again.
+    """
+    given = known or [None] * len(batch)
+    events = [e or _decoded(raw) for e, raw in zip(given, batch, strict=True)]
+    refused = [
+        _refusal(event) if e is None else None for e, event in zip(given, events, strict=True)
+    ]
+    return [
+        Prepared(
+            None if isinstance(event, UndecodableEvent) else event,
+            content_digest(event)
+            if isinstance(event, ExperienceRecorded) and refusal is None
+            else b"",
+            refusal,
+        )
+        for event, refusal in zip(events, refused, strict=True)
+    ]
+
+
+def _decoded(raw: bytes) -> Event | UndecodableEvent:
+    try:
+        return decode(raw)
+    except UndecodableEvent as refused:
+        return refused
+
+
+def _refusal(event: Event | UndecodableEvent) -> UndecodableEvent | FieldError | None:
+    if isinstance(event, ExperienceRecorded):
+        try:
+            check_recorded(event)
+        except FieldError as refused:
+            return refused
+    return event if isinstance(event, UndecodableEvent) else None
+
+
+def _read_ahead(state: PartitionState, batch: Iterable[Prepared]) -> None:
+    """Look up at once what folding the records will ask for one by one."""
+    ids: list[str] = []
+    for event, _, _ in batch:
+        if isinstance(event, ExperiencesRetrieved | PrioritiesUpdated):
+            ids += event.experience_ids
+        elif event is not None and not isinstance(event, BufferCleared | SettingsChanged):
+            ids.append(event.experience_id)
+    state.read_ahead(ids)
+
+
+def fold_batch(
+    state: PartitionState, batch: Sequence[tuple[bytes, int, Prepared]]
+) -> list[list[Change]]:
+    """Fold records of a partition, as `fold` would one by one; says what changed, step by step.
+
+    A step is a record, or new experiences in a row of which there is nothing else to say: these
+    are folded together, in half the time.
+
+    Args:
+        state: see `fold`.
+        batch: the value of each record, its position, and what `prepare` made of it.
+    """
+    steps: list[list[Change]] = []
+    _read_ahead(state, [prepared for _, _, prepared in batch])
+    for acceptable, records in groupby(batch, key=lambda record: bool(record[2].content)):
+        group = list(records)
+        run = [
+            (raw, position, prepared.event, prepared.content)
+            for raw, position, prepared in group
+            if acceptable and isinstance(prepared.event, ExperienceRecorded)
+        ]
+        if len(run) > 1 and _are_plain(state, [event for _, _, event, _ in run]):
+            state.recent.add([event.event_id for _, _, event, _ in run])
+            steps.append([*_add(state, run), *_evict(state)])
+            state.position = run[-1][1] + 1
+        else:
+            steps += [fold(state, raw, position, each) for raw, position, each in group]
+    return steps
+
+
+def _are_plain(state: PartitionState, events: Sequence[ExperienceRecorded]) -> bool:
+    """Whether all that folding these in a row does is to add their rows.
+
+    Evicting after all of them is the same as after each: what has to go is what comes first, by
+    age or by priority, of all there are.
+    """
+    ids = {event.experience_id for event in events}
+    event_ids = {event.event_id for event in events}
+    visual, text = state.settings.visual_dim, state.settings.text_dim
+    fitting = {(visual, text), (visual, None), (None, text)}
+    return (
+        len(ids) == len(event_ids) == len(events)
+        and not state.counters.parked
+        and fitting.issuperset(map(_dimensions, events))
+        and state.recent.has_none_of(event_ids)
+        and state.has_none_of(ids)
+        and all(partition_of(each, state.partitions) == state.partition for each in ids)
+    )
+
+
 def fold(
-    state: PartitionState, raw: bytes, position: int, known: ExperienceRecorded | None = None
+    state: PartitionState, raw: bytes, position: int, prepared: Prepared | None = None
 ) -> list[Change]:
     """Fold the record at a position into the state; says what changed, in order.
 
@@ -117,36 +237,43 @@ def fold(
         state: of the record's partition, at or before the position.
         raw: the record's value.
         position: the record's position.
-        known: what `raw` encodes, checked, from whoever encoded it; saves doing both again.
+        prepared: what `prepare` made of it, if it was called before.
     """
     assert position >= state.position, (position, state.position)
-    try:
-        event = decode(raw) if known is None else known
-    except UndecodableEvent as refused:
+    event, content, refused = prepare([raw])[0] if prepared is None else prepared
+    if event is None:
+        assert refused is not None
         changes = _set_aside(state, position, raw, refused)
     else:
-        changes = _fold_new(state, event, position, raw, checked=known is not None)
+        changes = _fold_new(state, event, content, refused, position, raw)
     state.position = position + 1
     return changes
 
 
 def _fold_new(
-    state: PartitionState, event: Event, position: int, raw: bytes, *, checked: bool
+    state: PartitionState,
+    event: Event,
+    content: bytes,
+    refused: Exception | None,
+    position: int,
+    raw: bytes,
 ) -> list[Change]:
-    if event.event_id in state.recent:
+    recent = state.recent
+    if event.event_id in recent:
         state.counters.repeats += 1
         return []
     try:
+        if refused is not None:
+            raise refused
         if isinstance(event, ExperienceRecorded):
-            if not checked:
-                check_recorded(event)
-            changes = _experience_recorded(state, event, position, raw)
+            changes = _experience_recorded(state, event, content, position, raw)
         else:
             changes = _FOLDS[type(event)](state, event, raw)
-    except (FieldError, _Conflict) as refused:
-        changes = _set_aside(state, position, raw, refused)
-    state.recent.add(event.event_id)
-    state.counters.orphans += state.expire_parked(state.recent.end - PARKED_FOR)
+    except (FieldError, _Conflict) as refusal:
+        changes = _set_aside(state, position, raw, refusal)
+    recent.add((event.event_id,))
+    if state.counters.parked:
+        state.counters.orphans += state.expire_parked(recent.end - PARKED_FOR)
     return changes
 
 
@@ -161,13 +288,15 @@ def _set_aside(
 
 
 def _experience_recorded(
-    state: PartitionState, event: ExperienceRecorded, position: int, raw: bytes
+    state: PartitionState, event: ExperienceRecorded, content: bytes, position: int, raw: bytes
 ) -> list[Change]:
-    content = content_digest(event)
     at_home = partition_of(event.experience_id, state.partitions)
     if at_home != state.partition:
         raise _Conflict(f"experience {event.experience_id!r} belongs to partition {at_home}")
-    dims = _dimensions_with(state.settings, event)
+    fixed = state.settings.visual_dim, state.settings.text_dim
+    dims = _dimensions(event)
+    if dims != fixed:
+        dims = _dimensions_with(fixed, dims)
     known = state.row(event.experience_id)
     if known is not None:
         if known.content == content:
@@ -175,45 +304,65 @@ def _experience_recorded(
             return []
         state.counters.conflicts += 1
         raise _Conflict(f"experience {event.experience_id!r} is recorded with other content")
-    if dims != (state.settings.visual_dim, state.settings.text_dim):
+    if dims != fixed:
         state.fix_dimensions(*dims)
-    row = Row(
-        partition=state.partition,
-        position=position,
-        experience_id=event.experience_id,
-        event_time_us=event.event_time_us,
-        ordinal=state.counters.additions,
-        content=content,
-        total_reward=event.total_reward,
-        model_confidence=event.model_confidence,
-        given_priority=math.nan if event.initial_priority is None else event.initial_priority,
-        version=0,
-        retrieval_count=0,
-        success_count=0,
-        outcome_count=0,
-    )
-    state.add_row(row, raw)
-    state.counters.additions += 1
+    (added,) = _add(state, [(raw, position, event, content)])
+    row = added.row
     for waiting in state.unpark(event.experience_id):
         outcome = decode(waiting)
         assert isinstance(outcome, OutcomeReported)
         row = _with_outcome(state, row, outcome)
-    return [Added(row, event), *_evict(state)]
+    return [added._replace(row=row), *_evict(state)]
 
 
-def _dimensions_with(
-    settings: Settings, event: ExperienceRecorded
-) -> tuple[int | None, int | None]:
-    dims = []
-    for name, fixed, raw in (
-        ("visual", settings.visual_dim, event.visual),
-        ("text", settings.text_dim, event.text),
-    ):
-        given = None if raw is None else len(raw) // 4
-        if given is not None and fixed is not None and given != fixed:
-            raise InvalidExperience(name, f"{given} dimensions", f"this buffer has {fixed}")
-        dims.append(given if fixed is None else fixed)
-    return dims[0], dims[1]
+def _add(
+    state: PartitionState, experiences: Sequence[tuple[bytes, int, ExperienceRecorded, bytes]]
+) -> list[Added]:
+    """Add rows.
+
+    Args:
+        state: which has neither of them.
+        experiences: the record of each, its position, its event and the digest of its content.
+    """
+    partition, nan = state.partition, math.nan
+    rows = [
+        Row(
+            partition,
+            position,
+            event.experience_id,
+            event.event_time_us,
+            ordinal,
+            content,
+            event.total_reward,
+            event.model_confidence,
+            nan if event.initial_priority is None else event.initial_priority,
+            *_NEW,
+        )
+        for ordinal, (_, position, event, content) in enumerate(
+            experiences, state.counters.additions
+        )
+    ]
+    state.add_rows(rows, [raw for raw, _, _, _ in experiences])
+    state.counters.additions += len(rows)
+    return [Added(row, event) for row, (_, _, event, _) in zip(rows, experiences, strict=True)]
+
+
+def _dimensions(event: ExperienceRecorded) -> _Dimensions:
+    return (
+        None if event.visual is None else len(event.visual) // 4,
+        None if event.text is None else len(event.text) // 4,
+    )
+
+
+def _dimensions_with(fixed: _Dimensions, given: _Dimensions) -> _Dimensions:
+    """The fixed dimensions, and those given where none are."""
+    for name, ours, theirs in zip(("visual", "text"), fixed, given, strict=True):
+        if ours is not None and theirs is not None and ours != theirs:
+            raise InvalidExperience(name, f"{theirs} dimensions", f"this buffer has {ours}")
+    return (
+        given[0] if fixed[0] is None else fixed[0],
+        given[1] if fixed[1] is None else fixed[1],
+    )
 
 
 def _outcome_reported(state: PartitionState, event: OutcomeReported, raw: bytes) -> list[Change]:
@@ -259,8 +408,9 @@ def _experiences_retrieved(
     checked_id("retrieval_id", event.retrieval_id)
     register = _register(event.retrieval_id, cited=True)
     changes: list[Change] = []
+    rows = state.rows_of(event.experience_ids)
     for experience_id in dict.fromkeys(event.experience_ids):
-        row = state.row(experience_id)
+        row = rows.get(experience_id)
         if row is None:
             state.counters.orphans += 1
         elif state.use(row, register) is None:
@@ -274,17 +424,48 @@ def _experiences_retrieved(
 
 def _priority_updated(state: PartitionState, event: PriorityUpdated, raw: bytes) -> list[Change]:
     priority = not_negative("priority", event.priority)
-    row = state.row(event.experience_id)
-    if row is None:
-        state.counters.unknown_updates += 1
-        return [Judged(event.event_id, Verdict.UNKNOWN)]
-    if row.version != event.expected_version:
-        state.counters.stale_updates += 1
-        return [Judged(event.event_id, Verdict.STALE)]
-    changed = row._replace(given_priority=priority, version=row.version + 1)
-    state.change_row(row, changed)
-    state.counters.priority_updates += 1
-    return [Updated(changed), Judged(event.event_id, Verdict.UPDATED)]
+    update = event.experience_id, priority, event.expected_version
+    return _judged(state, event.event_id, [update])
+
+
+def _priorities_updated(
+    state: PartitionState, event: PrioritiesUpdated, raw: bytes
+) -> list[Change]:
+    columns = event.experience_ids, event.priorities, event.expected_versions
+    if len(set(map(len, columns))) > 1:
+        raise _Conflict(f"the columns are of different lengths: {list(map(len, columns))}")
+    for priority in event.priorities:
+        not_negative("priorities", priority)
+    return _judged(state, event.event_id, list(zip(*columns, strict=True)))
+
+
+def _judged(
+    state: PartitionState, event_id: bytes, updates: Sequence[tuple[str, float, int]]
+) -> list[Change]:
+    """Take those of the version that the row has.
+
+    Args:
+        updates: id, priority and expected version of each.
+    """
+    changes: list[Change] = []
+    stale = unknown = 0
+    rows = state.rows_of([experience_id for experience_id, _, _ in updates])
+    for experience_id, priority, expected_version in updates:
+        row = rows.get(experience_id)
+        if row is None:
+            unknown += 1
+        elif row.version != expected_version:
+            stale += 1
+        else:
+            changed = row._replace(given_priority=priority, version=row.version + 1)
+            state.change_row(row, changed)
+            rows[experience_id] = changed
+            changes.append(Updated(changed))
+    updated = len(changes)
+    state.counters.priority_updates += updated
+    state.counters.stale_updates += stale
+    state.counters.unknown_updates += unknown
+    return [*changes, Judged(event_id, updated, stale, unknown)]
 
 
 def _experience_retired(
@@ -338,6 +519,7 @@ _FOLDS: dict[type[Event], Callable[[PartitionState, Any, bytes], list[Change]]] 
     OutcomeReported: _outcome_reported,
     ExperiencesRetrieved: _experiences_retrieved,
     PriorityUpdated: _priority_updated,
+    PrioritiesUpdated: _priorities_updated,
     ExperienceRetired: _experience_retired,
     BufferCleared: _buffer_cleared,
     SettingsChanged: _settings_changed,

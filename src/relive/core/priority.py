@@ -34,8 +34,9 @@ FloatArray = npt.NDArray[np.float64]
 _BITS = 12
 _STEPS = 1 << _BITS
 _STEP_LN2 = 0.6931471805599453 / _STEPS
-_SERIES = (1 / 6, 1 / 2, 1.0, 1.0)
-_LEAST_EXPONENT = -1_022.0  # of a float with all of its digits; next to it, 0 is no different
+_SERIES = (_STEP_LN2**3 / 6, _STEP_LN2**2 / 2, _STEP_LN2, 1.0)
+# The least power is of a float with all of its digits; next to it, 0 is no different.
+_LEAST_STEPS = -1_022.0 * _STEPS
 
 
 def _powers() -> list[float]:
@@ -85,9 +86,9 @@ def value_factors(outcomes: npt.NDArray[np.uint32], success_rate: FloatArray) ->
 
 def power_of_two(exponent: float) -> float:
     """2 ** exponent, at least 2 ** -1022, for an exponent up to 1,023; equal on every machine."""
-    steps = max(exponent, _LEAST_EXPONENT) * _STEPS
+    steps = max(exponent * _STEPS, _LEAST_STEPS)
     whole = round(steps)
-    rest = (steps - whole) * _STEP_LN2
+    rest = steps - whole
     series = _SERIES[0]
     for coefficient in _SERIES[1:]:
         series = series * rest + coefficient
@@ -96,11 +97,14 @@ def power_of_two(exponent: float) -> float:
 
 def powers_of_two(exponents: FloatArray) -> FloatArray:
     """`power_of_two` of many; the same to the bit."""
-    steps: Any = np.maximum(exponents, _LEAST_EXPONENT)
-    steps *= _STEPS
+    return _powers_of_steps(exponents * float(_STEPS))
+
+
+def _powers_of_steps(steps: Any) -> FloatArray:
+    """2 ** (steps / 4096), of steps that may be overwritten."""
+    np.maximum(steps, _LEAST_STEPS, out=steps)
     nearest = np.rint(steps)
     steps -= nearest
-    steps *= _STEP_LN2
     powers: FloatArray = steps * _SERIES[0]
     for coefficient in _SERIES[1:-1]:
         powers += coefficient
@@ -108,11 +112,11 @@ def powers_of_two(exponents: FloatArray) -> FloatArray:
     powers += _SERIES[-1]
     whole = nearest.astype(np.int64)
     powers *= _POWERS_ARRAY.take(whole & (_STEPS - 1))
-    # The whole powers, by their bits: a float's exponent is biased by 1,023, over 52 bits.
+    # The whole powers, by their bits: the exponent of a float lies over 52 others.
     whole >>= _BITS
-    whole += 1_023
     whole <<= 52
-    powers *= whole.view(np.float64)
+    bits = powers.view(np.int64)
+    bits += whole
     return powers
 
 
@@ -134,7 +138,7 @@ def priorities_at(
     """
     ages: Any = event_time_us - now_us
     np.minimum(ages, 0, out=ages)
-    priorities: Any = powers_of_two(ages * _half_lives_per_us(weights))
+    priorities: Any = _powers_of_steps(ages * (_half_lives_per_us(weights) * _STEPS))
     priorities -= 1.0
     priorities *= weights.age
     priorities += ageless
@@ -155,4 +159,4 @@ def priority_at(
 
 def _half_lives_per_us(weights: PriorityWeights) -> float:
     # Finite, so that its product with no time at all is 0.
-    return min(1.0 / max(weights.half_life_s * 1e6, 1e-280), 1e280)
+    return min(1.0 / max(weights.half_life_s * 1e6, 1e-270), 1e270)

@@ -57,17 +57,11 @@ def checked_updates(
             raise InvalidExperience(name, f"{len(column)} of them", f"there are {len(ids)} ids")
     if len(ids) > MAX_UPDATES:
         raise InvalidExperience("ids", f"{len(ids)} of them", f"at most {MAX_UPDATES} at once")
-    last: dict[str, NewPriority] = {}
-    for at, (experience_id, priority, version) in enumerate(
-        zip(ids, columns["priorities"], columns["versions"], strict=True)
-    ):
-        checked = NewPriority(
-            checked_id(f"ids[{at}]", experience_id),
-            not_negative(f"priorities[{at}]", priority),
-            _version(f"versions[{at}]", version),
-        )
-        last[checked.experience_id] = checked
-    return list(last.values())
+    checked_ids = [checked_id(f"ids[{at}]", each) for at, each in enumerate(ids)]
+    new = [not_negative(f"priorities[{at}]", p) for at, p in enumerate(columns["priorities"])]
+    expected = [_version(f"versions[{at}]", v) for at, v in enumerate(columns["versions"])]
+    updates = map(NewPriority, checked_ids, new, expected)
+    return list({update.experience_id: update for update in updates}.values())
 
 
 def _listed(values: Iterable[Any]) -> list[Any]:

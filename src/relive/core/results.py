@@ -13,6 +13,7 @@ import numpy.typing as npt
 from relive.core.batch_columns import Columns, content_columns
 from relive.core.experience import Experience
 from relive.core.priority import FloatArray
+from relive.core.stored_experience import StoredExperience, UnreadExperience
 from relive.errors import InvalidQuery
 
 
@@ -96,6 +97,9 @@ class Hit:
     def __hash__(self) -> int:
         return hash((self.id, self.score))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Hit, (self.id, self.score, self.experience, self.position)
+
     def __repr__(self) -> str:
         return f"Hit(id={self.id!r}, score={self.score!r})"
 
@@ -170,6 +174,13 @@ class SampledItem:
             self._experience = self._experience()
         return self._experience
 
+    @property
+    def stored(self) -> StoredExperience | None:
+        """The experience as it is stored, while it is not made of that yet."""
+        if isinstance(self._experience, UnreadExperience):
+            self._experience = self._experience.read()
+        return self._experience if isinstance(self._experience, StoredExperience) else None
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SampledItem):
             return NotImplemented
@@ -177,6 +188,10 @@ class SampledItem:
 
     def __hash__(self) -> int:
         return hash(self._drawn())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        drawn = (self.id, self.probability, self.weight)
+        return SampledItem, (*drawn, self.experience, self.version, self.position)
 
     def __repr__(self) -> str:
         return (

@@ -92,8 +92,11 @@ def importance_weights(probabilities: FloatArray, beta: float) -> FloatArray:
     if not len(probabilities):
         return np.ones(0)
     # The size cancels out. The least probability may be too small for a float.
-    least = max(float(probabilities.min()), _TINY)
-    weights: FloatArray = (np.maximum(probabilities, _TINY) / least) ** -beta
+    least = float(probabilities.min())
+    if least < _TINY:
+        least = _TINY
+        probabilities = np.maximum(probabilities, _TINY)
+    weights: FloatArray = (probabilities / least) ** -beta
     return weights
 
 

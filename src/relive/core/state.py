@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from itertools import islice
@@ -36,7 +36,7 @@ from relive.core.tail import Later, Table, Tail
 from relive.errors import StateDamaged, StoreError
 
 # Changed whenever the same log would give another state: older states are then rebuilt.
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 
 RECENT_CHUNK = 1_000
 MAX_REASON_BYTES = 1_000
@@ -136,6 +136,7 @@ class PartitionState:
         self._next_parked = 0
         self._oldest_hint = 0
         self._oldest: deque[int] = deque()
+        self._id_keys: dict[str, bytes] = {}  # of what was read ahead
         self._digest = 0
         self._quarantine_sum = 0
         self._saved_recent_end = 0
@@ -269,10 +270,36 @@ class PartitionState:
 
     # Rows
 
+    def read_ahead(self, experience_ids: Iterable[str]) -> None:
+        """Look up at once what will be asked for one by one."""
+        self._id_keys = keys = {
+            experience_id: self._prefix + hash16(experience_id) for experience_id in experience_ids
+        }
+        found = self._tables.read_ahead(Table.IDS, keys.values())
+        self._tables.read_ahead(Table.ROWS, [self._prefix + at for at in found if at is not None])
+
+    def has_none_of(self, experience_ids: Iterable[str]) -> bool:
+        """Whether none of the experiences is live."""
+        found = self._tables.get_many(Table.IDS, list(map(self._id_key, experience_ids)))
+        return found.count(None) == len(found)
+
     def row(self, experience_id: str) -> Row | None:
         """The live row of an experience."""
-        found = self._tables.get(Table.IDS, self._prefix + hash16(experience_id))
+        found = self._tables.get(Table.IDS, self._id_key(experience_id))
         return None if found is None else self.row_at(_NUMBER.unpack(found)[0])
+
+    def rows_of(self, experience_ids: Sequence[str]) -> dict[str, Row]:
+        """The live rows of experiences, of those that have one."""
+        wanted = list(dict.fromkeys(experience_ids))
+        keys = [self._prefix + hash16(experience_id) for experience_id in wanted]
+        places = self._tables.get_many(Table.IDS, keys)
+        there = [(i, place) for i, place in zip(wanted, places, strict=True) if place is not None]
+        packed = self._tables.get_many(Table.ROWS, [self._prefix + place for _, place in there])
+        return {
+            experience_id: unpack_row(self.partition, _NUMBER.unpack(place)[0], row)
+            for (experience_id, place), row in zip(there, packed, strict=True)
+            if row is not None
+        }
 
     def row_at(self, position: int) -> Row | None:
         """The live row of the experience recorded at a position."""
@@ -331,16 +358,20 @@ class PartitionState:
         """The bytes of the record at a position, if its experience is live."""
         return self._tables.get(Table.PAYLOADS, self._number_key(position))
 
-    def add_row(self, row: Row, payload: bytes) -> None:
-        """Add a new row."""
-        key = self._number_key(row.position)
-        packed = pack_row(row)
-        self._tables.put(Table.IDS, self._prefix + hash16(row.experience_id), key[2:])
-        self._tables.put(Table.ROWS, key, packed)
-        self._tables.put(Table.PAYLOADS, key, payload)
-        self._add_to_digest(packed)
-        self._index_weakest(row)
-        self.counters.size += 1
+    def add_rows(self, rows: Sequence[Row], payloads: Sequence[bytes]) -> None:
+        """Add new rows."""
+        prefix, pack = self._prefix, _NUMBER.pack
+        numbers = [pack(row.position) for row in rows]
+        keys = [prefix + number for number in numbers]
+        packed = list(map(pack_row, rows))
+        ids = [self._id_key(row.experience_id) for row in rows]
+        self._tables.put_many(Table.IDS, zip(ids, numbers, strict=True))
+        self._tables.put_many(Table.ROWS, zip(keys, packed, strict=True))
+        self._tables.put_many(Table.PAYLOADS, zip(keys, payloads, strict=True))
+        self._digest = (self._digest + sum(map(_hash_number, packed))) % _DIGEST_MODULUS
+        for row in rows:
+            self._index_weakest(row)
+        self.counters.size += len(rows)
 
     def change_row(self, old: Row, new: Row) -> None:
         """Put a row in place of its former self."""
@@ -354,7 +385,7 @@ class PartitionState:
     def remove_row(self, row: Row) -> None:
         """Remove a row with all that hangs on it."""
         key = self._number_key(row.position)
-        self._tables.delete(Table.IDS, self._prefix + hash16(row.experience_id))
+        self._tables.delete(Table.IDS, self._id_key(row.experience_id))
         self._tables.delete(Table.ROWS, key)
         self._tables.delete(Table.PAYLOADS, key)
         self._take_from_digest(pack_row(row))
@@ -376,7 +407,9 @@ class PartitionState:
         while True:
             if not self._oldest:
                 # Many at once: every scan has to put the tail's keys in order first.
-                self._oldest.extend(row.position for row in islice(self.rows(), OLDEST_AHEAD))
+                start, stop = self._number_key(self._oldest_hint), _after(self._prefix)
+                rows = self._tables.scan_ahead(Table.ROWS, start, stop, OLDEST_AHEAD)
+                self._oldest.extend(_NUMBER.unpack_from(key, 2)[0] for key, _ in rows)
             position = self._oldest.popleft()
             row = self.row_at(position)
             if row is not None:
@@ -492,6 +525,9 @@ class PartitionState:
         weight = max(row.ageless_priority(weights), weights.floor) * row.factor
         # Non-negative IEEE 754 numbers sort as their big-endian bytes do.
         return self._prefix + struct.pack(">d", weight) + _NUMBER.pack(row.position)
+
+    def _id_key(self, experience_id: str) -> bytes:
+        return self._id_keys.get(experience_id) or self._prefix + hash16(experience_id)
 
     def _number_key(self, number: int) -> bytes:
         return self._prefix + _NUMBER.pack(number)

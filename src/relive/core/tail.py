@@ -6,9 +6,10 @@ a store implements it, and a `Tail` implements it over a store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from enum import StrEnum
 from functools import partial
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 from sortedcontainers import SortedDict
@@ -91,29 +92,56 @@ class Tail:
         self._base = below
         self._below = below  # the base, or what is frozen on top of it
         self._changes = _no_changes()
+        self._ahead = _nothing_ahead()
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         changed = self._changes[table]
         if key in changed:
             return changed[key]
+        ahead = self._ahead[table]
+        if key in ahead:
+            return ahead[key]
         return self._below.get(table, key)
 
+    def scan_ahead(
+        self, table: Table, start: bytes, stop: bytes, most: int
+    ) -> list[tuple[bytes, bytes]]:
+        """The first entries of a scan, remembered until `freeze`."""
+        found = list(islice(self.scan(table, start, stop), most))
+        self._ahead[table].update(found)
+        return found
+
+    def read_ahead(self, table: Table, keys: Iterable[bytes]) -> list[bytes | None]:
+        """Get many values at once, and remember them until `freeze`."""
+        wanted = list(keys)
+        values = self.get_many(table, wanted)
+        # What is changed later is found among the changes first.
+        self._ahead[table].update(zip(wanted, values, strict=True))
+        return values
+
     def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
-        changed = self._changes[table]
-        theirs = [key for key in keys if key not in changed]
+        changed, ahead = self._changes[table], self._ahead[table]
+        theirs = [key for key in keys if key not in changed and key not in ahead]
+        below = self._below.get_many(table, theirs) if theirs else []
         if len(theirs) == len(keys):
-            return self._below.get_many(table, keys)
-        below = iter(self._below.get_many(table, theirs))
-        return [changed[key] if key in changed else next(below) for key in keys]
+            return below
+        # By key, because the thread that writes may change more keys meanwhile.
+        found = dict(zip(theirs, below, strict=True))
+        return [
+            found[key] if key in found else changed[key] if key in changed else ahead[key]
+            for key in keys
+        ]
 
     def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
         changed = self._changes[table]
         theirs = [key for key in keys if key not in changed]
-        below = iter(self._below.get_later(table, theirs))
+        below = self._below.get_later(table, theirs)
         if len(theirs) == len(keys):
-            return list(below)
-        mine = iter(later([changed[key] for key in keys if key in changed]))
-        return [next(mine if key in changed else below) for key in keys]
+            return below
+        found = dict(zip(theirs, below, strict=True))
+        mine = [key for key in keys if key not in found]
+        found.update(zip(mine, later([changed[key] for key in mine]), strict=True))
+        return [found[key] for key in keys]
 
     def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
         changed = self._changes[table]
@@ -140,6 +168,10 @@ class Tail:
         """Set a key."""
         self._changes[table][key] = value
 
+    def put_many(self, table: Table, entries: Iterable[tuple[bytes, bytes]]) -> None:
+        """Set many keys."""
+        self._changes[table].update(entries)
+
     def delete(self, table: Table, key: bytes) -> None:
         """Remove a key; no error if it isn't there."""
         self._changes[table][key] = None
@@ -149,6 +181,8 @@ class Tail:
 
         It is read on top of them until `melt`. What was frozen before, and is not melted, is in it.
         """
+        # Readers look at the changes first: what is ahead must be gone before those are.
+        self._ahead = _nothing_ahead()
         frozen = Tail(self._base)
         frozen._changes = self._changes
         if isinstance(self._below, Tail) and self._below is not self._base:
@@ -167,6 +201,10 @@ class Tail:
         Readers that already hold it finish on it. May be called from any thread.
         """
         self._below = self._base
+
+
+def _nothing_ahead() -> dict[Table, dict[bytes, bytes | None]]:
+    return {table: {} for table in Table}
 
 
 def _no_changes() -> dict[Table, MutableMapping[bytes, bytes | None]]:

@@ -15,8 +15,10 @@ from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+from pydantic import SecretStr
 
-from relive.errors import BufferClosed, InvalidConfig, LogUnavailable
+from relive.errors import BufferClosed, InvalidConfig, LogAccessDenied, LogUnavailable
+from relive.log.kafka_options import KafkaOptions, is_secret
 
 log = logging.getLogger("relive.log.kafka")
 
@@ -70,8 +72,45 @@ _TRANSIENT = frozenset(
     }
 )
 
+# The brokers' answers to whoever has not the right.
+FORBIDDEN = frozenset(
+    {
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    }
+)
+# What ends a connection while it is made. librdkafka tells of it and tries again for ever.
+_NOT_LET_IN = frozenset(
+    {
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError._AUTHENTICATION,
+        KafkaError._SSL,
+    }
+)
+# So often within one call, it is not the hiccup of a broker that is just starting.
+_REFUSALS = 2
+
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
+
+
+class Refusals:
+    """What the clients' connections were refused for. Clients note it from threads of theirs."""
+
+    def __init__(self) -> None:
+        self._noted: deque[tuple[float, KafkaError]] = deque(maxlen=16)
+
+    def note(self, error: KafkaError) -> None:
+        """What `error_cb` of a client is called with."""
+        log.info("client: %s", error)
+        if error.code() in _NOT_LET_IN:
+            self._noted.append((time.monotonic(), error))
+
+    def since(self, moment: float) -> list[KafkaError]:
+        """Those since a moment by the monotonic clock, oldest first."""
+        return [error for at, error in tuple(self._noted) if at >= moment]
 
 
 @dataclass(frozen=True)
@@ -81,26 +120,28 @@ class Cluster:
     Attributes:
         brokers: HOST:PORT[,HOST:PORT…].
         timeout_s: what one call of the log may take.
-        extra: the user's librdkafka properties, such as those for TLS.
+        options: the user's librdkafka properties, such as those for TLS.
         closed: set when the log is closed; ends every wait.
+        refusals: why connections were refused lately.
     """
 
     brokers: str
     timeout_s: float
-    extra: Mapping[str, str]
+    options: KafkaOptions
     closed: threading.Event = field(default_factory=threading.Event)
+    refusals: Refusals = field(default_factory=Refusals)
 
     def client_settings(self, **special: Any) -> dict[str, Any]:
         """librdkafka's properties for any client, with those of one kind (`_` for `.`) added.
 
         Raises:
-            InvalidConfig: the user set a property that the log decides.
+            InvalidConfig: a secret's file cannot be read.
         """
         # A third, so that there is time for another broker.
         timeout_ms = max(1_000, int(self.timeout_s * 1_000 / 3))
         ours = {
             "bootstrap.servers": self.brokers,
-            "client.id": "relive",
+            "error_cb": self.refusals.note,
             "allow.auto.create.topics": False,
             # By default a client of a broker that was down for a while waits up to 10 s.
             "reconnect.backoff.ms": 50,
@@ -112,10 +153,7 @@ class Cluster:
             "socket.nagle.disable": True,
             **{name.replace("_", "."): value for name, value in special.items()},
         }
-        for name, value in self.extra.items():
-            if name in ours:
-                raise InvalidConfig(name, value, "is decided by the log and cannot be set")
-        return {**self.extra, **ours}
+        return {"client.id": "relive", **self.options.properties(), **ours}
 
     def deadline(self) -> float:
         """When a call that starts now has to end, by the monotonic clock."""
@@ -126,7 +164,50 @@ class Cluster:
             raise BufferClosed("the log")
 
     def unavailable(self, error: object) -> LogUnavailable:
+        """What to raise for a call that did not succeed."""
+        if isinstance(error, KafkaError) and error.code() in FORBIDDEN:
+            return self._forbidden(error)
+        refusals = self.refusals.since(time.monotonic() - self.timeout_s)
+        if refusals:
+            return self._not_let_in(refusals[-1])
         return LogUnavailable(f"Kafka at {self.brokers} does not answer as it should: {error}")
+
+    def check_let_in(self, since: float) -> None:
+        """Raise if the brokers have refused the connection again and again.
+
+        Raises:
+            LogAccessDenied: says why, and what to look at.
+        """
+        refusals = self.refusals.since(since)
+        if len(refusals) >= _REFUSALS:
+            raise self._not_let_in(refusals[-1])
+
+    def _forbidden(self, error: KafkaError) -> LogAccessDenied:
+        return LogAccessDenied(
+            f"Kafka at {self.brokers} does not allow {self._user()} what is needed: "
+            f"{error.str() or error.name()}. An administrator grants it: kafka-acls.sh "
+            f"--bootstrap-server {self.brokers} --add --allow-principal User:NAME --topic TOPIC "
+            "--operation Describe --operation DescribeConfigs --operation Read --operation Write "
+            "(and Delete to trim, Create to make the topic, Read on the group for its lag)"
+        )
+
+    def _not_let_in(self, error: KafkaError) -> LogAccessDenied:
+        if error.code() == KafkaError._SSL:
+            look_at = (
+                "is the certificate signed by a CA in ssl.ca.location, and made for this host name?"
+            )
+        else:
+            look_at = (
+                "check sasl.mechanism, sasl.username and sasl.password "
+                "(RELIVE_KAFKA_SASL_PASSWORD, or sasl.password_file)"
+            )
+        return LogAccessDenied(
+            f"Kafka at {self.brokers} does not let {self._user()} in: {error.str()}; {look_at}"
+        )
+
+    def _user(self) -> str:
+        name = self.options.given.get("sasl.username")
+        return "this client" if name is None else f"the user {name}"
 
 
 class Admin:
@@ -176,7 +257,7 @@ class Admin:
         deadline: float,
         expected: frozenset[int],
     ) -> dict[Key, Answer]:
-        attempt_s = _ATTEMPT_S
+        attempt_s, started = _ATTEMPT_S, time.monotonic()
         while True:
             left = max(_ATTEMPT_MIN_S, deadline - time.monotonic())
             client.poll(0)  # passes on what librdkafka logs
@@ -189,6 +270,8 @@ class Admin:
                     raise
                 if error.code() not in _TRANSIENT or time.monotonic() >= deadline:
                     raise self.cluster.unavailable(error) from exception
+            client.poll(0)
+            self.cluster.check_let_in(started)
             attempt_s *= 2
             self.refresh(deadline)
             self.pause()
@@ -205,12 +288,24 @@ class Admin:
                 self._former.popleft()
 
     def _new_client(self) -> AdminClient:
+        settings = self.cluster.client_settings()
         try:
-            return AdminClient(self.cluster.client_settings(), logger=ClientLogger())
+            return AdminClient(settings, logger=ClientLogger())
         except KafkaException as error:
-            raise InvalidConfig(
-                "log", self.cluster.brokers, f"Kafka's client refuses it: {error}"
-            ) from None
+            raise self._refused(str(error.args[0].str())) from None
+
+    def _refused(self, told: str) -> InvalidConfig:
+        """What librdkafka says of the properties, under the name of the one that it is about."""
+        options = self.cluster.options
+        for secret in options.secrets():
+            told = told.replace(secret, "(hidden)")
+        named = [name for name in sorted(options.given, key=len, reverse=True) if name in told]
+        # It may call it by another name that it has for it.
+        named += [name for name, value in options.given.items() if f'"{value}"' in told]
+        for name in named:
+            value = SecretStr("hidden") if is_secret(name) else options.given[name]
+            return InvalidConfig(name, value, f"Kafka's client refuses it: {told}")
+        return InvalidConfig("log", self.cluster.brokers, f"Kafka's client refuses it: {told}")
 
     def refresh(self, deadline: float) -> None:
         """Find out who controls the cluster and leads the topic's partitions by now.

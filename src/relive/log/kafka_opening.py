@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -15,27 +14,24 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from relive.errors import InvalidConfig, LogMissing, LogUnavailable
+from relive.log.findings import Finding, Verdict
 from relive.log.kafka_admin import Admin
-
-# What a record of MAX_RECORD_BYTES takes with its framing; Kafka's own default for a topic.
-MAX_MESSAGE_BYTES = 1_048_588
+from relive.log.kafka_settings import settings_found, wanted_settings
 
 UNKNOWN = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.UNKNOWN_TOPIC_ID})
 
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
-# Setting: what it must be, and what happens to events otherwise.
-_REQUIRED: Mapping[str, tuple[str, str]] = {
-    "cleanup.policy": ("delete", "compaction removes all but the last event of an experience"),
-    "retention.ms": ("-1", "events are deleted when they get older"),
-    "retention.bytes": ("-1", "events are deleted when the topic gets larger"),
-    "message.timestamp.type": ("LogAppendTime", "a producer's wrong clock would date the log"),
-    "unclean.leader.election.enable": ("false", "acknowledged events are lost at an election"),
-}
-
 
 def find_or_create(
-    admin: Admin, name: str, *, create: bool, partitions: int, replication: int, deadline: float
+    admin: Admin,
+    name: str,
+    *,
+    create: bool,
+    partitions: int,
+    replication: int,
+    checked: bool,
+    deadline: float,
 ) -> TopicDescription:
     """The topic, which exists and keeps what is written to it.
 
@@ -62,7 +58,8 @@ def find_or_create(
             f"topic {name} has {len(found.partitions)}, and the number is fixed; give that, or "
             "copy the log to a new topic",
         )
-    _check_settings(admin, name, deadline)
+    if checked:
+        _check_settings(admin, name, deadline)
     return found
 
 
@@ -94,11 +91,7 @@ def cluster_id(admin: Admin, deadline: float) -> str:
 
 
 def _create(admin: Admin, name: str, partitions: int, replication: int, deadline: float) -> None:
-    settings = {setting: wanted for setting, (wanted, _) in _REQUIRED.items()}
-    settings["max.message.bytes"] = str(MAX_MESSAGE_BYTES)
-    # Acknowledged means: on at least two machines, where there are two.
-    settings["min.insync.replicas"] = str(min(2, replication))
-    topic = NewTopic(name, partitions, replication, config=settings)
+    topic = NewTopic(name, partitions, replication, config=wanted_settings(replication))
     refusals = {
         KafkaError.INVALID_PARTITIONS: ("partitions", partitions),
         KafkaError.INVALID_REPLICATION_FACTOR: ("replication", replication),
@@ -134,27 +127,38 @@ def _described_with_leaders(admin: Admin, name: str, deadline: float) -> TopicDe
         admin.pause()
 
 
-def _check_settings(admin: Admin, name: str, deadline: float) -> None:
+def topic_settings(admin: Admin, name: str, deadline: float) -> dict[str, str]:
+    """The settings that are in force for a topic.
+
+    Raises:
+        LogUnavailable, LogAccessDenied, BufferClosed: as for `Admin.ask`.
+    """
     resource = ConfigResource(ResourceType.TOPIC, name)
     (entries,) = admin.ask(
         lambda client, left: client.describe_configs([resource], request_timeout=left), deadline
     ).values()
-    for setting, (wanted, why) in _REQUIRED.items():
-        if setting in entries and entries[setting].value != wanted:
-            raise _refused(admin, name, setting, str(entries[setting].value), wanted, why)
-    setting, value = "max.message.bytes", str(entries["max.message.bytes"].value)
-    if int(value) < MAX_MESSAGE_BYTES:
-        why = "it would refuse the largest events"
-        raise _refused(admin, name, setting, value, str(MAX_MESSAGE_BYTES), why)
+    return {setting: str(entry.value) for setting, entry in entries.items()}
 
 
-def _refused(
-    admin: Admin, name: str, setting: str, value: str, wanted: str, why: str
-) -> InvalidConfig:
-    return InvalidConfig(
-        setting,
-        value,
-        f"topic {name} cannot hold a log: {why}. Set it to {wanted}: kafka-configs.sh "
-        f"--bootstrap-server {admin.cluster.brokers} --alter --topic {name} "
-        f"--add-config {setting}={wanted}",
+def change_command(admin: Admin, name: str) -> str:
+    """What to type to change a topic's setting, up to NAME=VALUE."""
+    return (
+        f"kafka-configs.sh --bootstrap-server {admin.cluster.brokers} --alter --topic {name} "
+        "--add-config "
     )
+
+
+def losing_settings(admin: Admin, name: str, deadline: float) -> list[Finding]:
+    """The settings with which a topic would lose events.
+
+    Raises:
+        as `topic_settings`.
+    """
+    found = settings_found(topic_settings(admin, name, deadline), change_command(admin, name))
+    return [finding for finding in found if finding.verdict is Verdict.LOSES]
+
+
+def _check_settings(admin: Admin, name: str, deadline: float) -> None:
+    for each in losing_settings(admin, name, deadline):
+        problem = f"topic {name} cannot hold a log: {each.says}. {each.do.capitalize()}"
+        raise InvalidConfig(each.about, each.value, problem)

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from relive.errors import LogDamaged
-from relive.log.kafka_admin import SLICE_S, ClientLogger, Cluster, log
+from relive.log.kafka_admin import FORBIDDEN, SLICE_S, ClientLogger, Cluster, log
 from relive.log.kafka_topic import Topic
 from relive.log.port import Record
 
@@ -42,13 +42,9 @@ _ERROR_WAIT_MS = 100
 
 _OUT_OF_RANGE = frozenset({KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE})
 _DAMAGED = frozenset({KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG})
-_FORBIDDEN = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError._AUTHENTICATION,
-    }
-)
+
+# librdkafka looks for the coordinator of every consumer's group, though this one has no use for it.
+_NOT_NEEDED = frozenset({KafkaError.GROUP_AUTHORIZATION_FAILED})
 
 
 def reader_settings(cluster: Cluster) -> dict[str, Any]:
@@ -220,7 +216,7 @@ class _Reader:
             raise self._cluster.unavailable(f"{error}, though it is within the bounds")
         elif error.code() in _DAMAGED:
             raise LogDamaged(f"partition {partition} of {self._topic.name} at {offset}: {error}")
-        elif error.code() in _FORBIDDEN or error.fatal():
+        elif error.code() in FORBIDDEN - _NOT_NEEDED or error.fatal():
             raise self._cluster.unavailable(error)
         else:
             # A lost connection or an election: librdkafka goes on by itself, and a read that gets

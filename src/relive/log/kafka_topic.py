@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -16,9 +17,23 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     TopicDescription,
 )
 
-from relive.errors import LogGap, LogMissing, LogReplaced
-from relive.log.kafka_admin import Admin, Answer, Key
-from relive.log.kafka_opening import UNKNOWN, cluster_id, describe
+from relive.errors import LogGap, LogMissing, LogReplaced, LogUnavailable
+from relive.log.findings import Finding
+from relive.log.kafka_admin import Admin, Answer, Key, log
+from relive.log.kafka_opening import (
+    UNKNOWN,
+    change_command,
+    cluster_id,
+    describe,
+    losing_settings,
+    topic_settings,
+)
+from relive.log.kafka_settings import (
+    Partition,
+    capacity_found,
+    replicas_found,
+    settings_found,
+)
 from relive.log.port import Bounds
 
 # A topic that suddenly seems to be gone is looked for again during this time: a broker that has
@@ -35,6 +50,9 @@ _MOVED = frozenset(
         KafkaError._NOENT,
     }
 )
+
+# So often is it looked whether somebody changed the topic's settings so that events are lost.
+_WATCH_SETTINGS_S = 60.0
 
 # What Kafka answers where no record is as young as asked for.
 _NO_SUCH_RECORD = -1
@@ -55,6 +73,7 @@ class Topic:
         self._id = str(found.topic_id)
         self._verified_at = -math.inf
         self._verifying = threading.Lock()
+        self._settings_seen_at = time.monotonic()  # opening has looked
         self.name = found.name
         self.partitions = len(found.partitions)
         self.identity = f"kafka:{cluster_id(admin, deadline)}:{self._id}"
@@ -102,6 +121,20 @@ class Topic:
                 raise LogGap(partition, position, first, end)
         return bounds
 
+    def findings(self, capacity: int | None, deadline: float) -> list[Finding]:
+        """What is good and bad about the topic, as `KafkaLog.findings` says."""
+        settings = topic_settings(self._admin, self.name, deadline)
+        found = describe(self._admin, self.name, deadline)
+        if found is None:
+            raise LogMissing(f"topic {self.name} was deleted while it was open")
+        change = change_command(self._admin, self.name)
+        partitions = [Partition(len(p.replicas), len(p.isr)) for p in found.partitions]
+        return [
+            *settings_found(settings, change),
+            *replicas_found(settings, partitions, change),
+            capacity_found(len(partitions), capacity),
+        ]
+
     def position_at(self, partition: int, time_us: int, deadline: float) -> int:
         """The first position at or after a time, the end if there is none."""
         # Kafka counts milliseconds, and negative ones have another meaning.
@@ -143,6 +176,26 @@ class Topic:
                 "their experiences",
             )
         self._verified_at = asked_at
+        if asked_at - self._settings_seen_at >= _WATCH_SETTINGS_S:
+            self._settings_seen_at = asked_at
+            self._warn_of_settings(deadline)
+
+    def _warn_of_settings(self, deadline: float) -> None:
+        """Tell of a topic that has come to lose events; whoever opens it next is refused.
+
+        What is there goes on being read and appended to: to stop would save nothing of it.
+        """
+        with suppress(LogUnavailable):
+            for each in losing_settings(self._admin, self.name, deadline):
+                log.error(
+                    "topic %s loses events by now, %s is %s: %s. %s; and take a snapshot: relive "
+                    "snapshot create",
+                    self.name,
+                    each.about,
+                    each.value,
+                    each.says,
+                    each.do.capitalize(),
+                )
 
     def _offsets(
         self, partitions: Collection[int], specs: Sequence[OffsetSpec], deadline: float

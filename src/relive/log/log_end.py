@@ -35,6 +35,8 @@ class SharedEnd:
         # Not ftruncate: on a full disk, writing to the hole that it leaves is a SIGBUS.
         os.posix_fallocate(lock_file, 0, 2 * self._NOTE.size)
         self._map = mmap.mmap(lock_file, 2 * self._NOTE.size)
+        # By place: the last note that was read or written here, which nobody need check again.
+        self._seen: dict[int, tuple[bytes, End]] = {}
 
     def known(self) -> End | None:
         return self._read(0)
@@ -57,10 +59,16 @@ class SharedEnd:
         self._map.close()
 
     def _read(self, at: int) -> End | None:
-        position, time_us, checksum = self._NOTE.unpack_from(self._map, at)
-        if checksum != zlib.crc32(_END.pack(position, time_us)):
+        note = self._map[at : at + self._NOTE.size]
+        seen = self._seen.get(at)
+        if seen is not None and seen[0] == note:
+            return seen[1]
+        position, time_us, checksum = self._NOTE.unpack(note)
+        if checksum != zlib.crc32(note[: _END.size]):
             return None
         return End(position, time_us)
 
     def _write(self, at: int, end: End) -> None:
-        self._NOTE.pack_into(self._map, at, *end, zlib.crc32(_END.pack(*end)))
+        note = self._NOTE.pack(*end, zlib.crc32(_END.pack(*end)))
+        self._map[at : at + self._NOTE.size] = note
+        self._seen[at] = note, end

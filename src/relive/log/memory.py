@@ -93,6 +93,9 @@ class MemoryLog:
             del self._records[partition][: position - bounds.first]
             self._first[partition] = position
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        """Nobody watches it."""
+
     def close(self) -> None:
         with self._appended:
             self._closed = True

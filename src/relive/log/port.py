@@ -131,6 +131,15 @@ class EventLog(Protocol):
             LogReplaced, LogUnavailable, BufferClosed: as for `read`.
         """
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        """Let those who watch the log from outside see how far its reader is.
+
+        For show only: nobody reads it back. Does not wait, and never fails.
+
+        Args:
+            positions: by partition, the next one to be read; what is before is kept.
+        """
+
     def close(self) -> None:
         """Release what the log holds. Safe to call twice."""
 
@@ -141,11 +150,12 @@ def check_records(records: Sequence[NewRecord], partitions: int) -> None:
     Raises:
         PayloadTooLarge, ValueError: as `EventLog.append` says.
     """
-    for record in records:
-        size = len(record.key) + len(record.value)
+    for partition, key, value in records:
+        size = len(key) + len(value)
         if size > MAX_RECORD_BYTES:
             raise PayloadTooLarge(size, MAX_RECORD_BYTES)
-        check_partition(record.partition, partitions)
+        if not 0 <= partition < partitions:
+            check_partition(partition, partitions)
 
 
 def check_partition(partition: int, partitions: int) -> None:

@@ -82,6 +82,9 @@ class LogPrefix:
     def truncate_before(self, partition: int, position: int) -> None:
         raise ReadOnlyLog()
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        """The past tells nothing about how far somebody is now."""
+
     def close(self) -> None:
         self._closed.set()
 

@@ -75,6 +75,9 @@ class LogShare:
         if self._has(partition):
             self._log.truncate_before(partition, position)
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        self._log.note_progress({p: at for p, at in positions.items() if self._has(p)})
+
     def close(self) -> None:
         self._closed.set()
 

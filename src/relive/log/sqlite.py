@@ -15,10 +15,9 @@ import threading
 import time
 import uuid
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import NoReturn, TypeAlias, TypeVar
@@ -33,6 +32,7 @@ from relive.errors import (
     LogReplaced,
     LogUnavailable,
 )
+from relive.log.groups import Groups
 from relive.log.log_end import End, SharedEnd
 from relive.log.port import Bounds, NewRecord, Record, check_partition, check_records
 from relive.log.wal_sync import WalSync
@@ -75,25 +75,16 @@ _LAST = "SELECT position, time_us FROM records ORDER BY position DESC LIMIT 1"
 _STAMP = struct.Struct("<qq")
 
 # One statement for many rows, and no BEGIN and COMMIT around it: each call into SQLite lets go of
-# the interpreter, and takes it back from threads that are making the next events meanwhile.
-_ROWS_PER_STATEMENT = 250
+# the interpreter, and takes it back from threads that are making the next events meanwhile, after
+# up to 5 ms. Statements of so many rows take 100 kB, so that few are kept.
+_ROWS_PER_STATEMENT = 1_000
+_STATEMENTS_KEPT = 16
 
 # Removing this many records of 6 kB, and giving their pages back, takes a few milliseconds.
 _ROWS_PER_REMOVAL = 500
 _PAGES_PER_REMOVAL = 200
 # Longer than whoever waits for the lock sleeps between two looks at it.
 _REMOVAL_PAUSE_S = 0.005
-
-
-class _Waiting:
-    """Records that a thread wants to be written, and what became of them."""
-
-    __slots__ = ("error", "records", "start")
-
-    def __init__(self, records: Sequence[NewRecord]) -> None:
-        self.records = records
-        self.start: int | None = None
-        self.error: BaseException | None = None
 
 
 class SqliteLog:
@@ -132,12 +123,12 @@ class SqliteLog:
         )
         self._readers: list[sqlite3.Connection] = []
         self._readers_lock = threading.Lock()
-        self._writer_lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque()
+        self._groups = Groups(self._append_group)
         self._wal = WalSync(self._path)
         # The records that this process wrote last, with no other's between: from, to.
         self._own = (-1, -1)
         self._appended = threading.Condition()
+        self._reads_waiting = 0
         self._closed = False
         with ExitStack() as undo:
             undo.callback(os.close, self._lock_file)
@@ -169,17 +160,8 @@ class SqliteLog:
         self._check_open()
         if not records:
             return []
-        descriptor = self._wal.take()
-        try:
-            start = self._write(records)
-            end = start + len(records)
-            self._wal.sync(descriptor, end)
-            self._end.acknowledge(self._wal.end)
-        finally:
-            self._wal.give_back(descriptor)
-        with self._appended:
-            self._appended.notify_all()
-        return list(range(start, end))
+        start = self._groups.append(records)
+        return list(range(start, start + len(records)))
 
     def read(
         self, positions: Mapping[int, int], max_records: int = 1_000, wait_s: float = 0.0
@@ -197,7 +179,9 @@ class SqliteLog:
                 return found
             with self._appended:
                 if not self._closed:
+                    self._reads_waiting += 1
                     self._appended.wait(min(left, _POLL_S))
+                    self._reads_waiting -= 1
 
     def bounds(self, partition: int) -> Bounds:
         check_partition(partition, 1)
@@ -229,8 +213,11 @@ class SqliteLog:
             time.sleep(_REMOVAL_PAUSE_S)
         self._sync_all()
 
+    def note_progress(self, positions: Mapping[int, int]) -> None:
+        """Nobody watches it."""
+
     def close(self) -> None:
-        with self._writer_lock:
+        with self._groups.paused():
             if self._closed:
                 return
             self._closed = True
@@ -247,47 +234,37 @@ class SqliteLog:
 
     def _remove_some_before(self, position: int) -> bool:
         """Remove a few records, so that no append waits for long; whether any are left."""
-        with self._writer_lock, self._locked(), self._transaction() as writer:
+        with self._groups.paused(), self._locked(), self._transaction() as writer:
             first = _bounds(writer).first
             until = min(position, first + _ROWS_PER_REMOVAL)
             if until > first:
                 writer.execute("UPDATE meta SET value = ? WHERE name = 'first'", (until,))
                 writer.execute("DELETE FROM records WHERE position < ?", (until,))
-        with self._writer_lock, self._locked():
+        with self._groups.paused(), self._locked():
             # Not `execute`, which takes the first step of it only: one page.
             self._writer.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_REMOVAL})")
         return until < position
 
     # Appending
 
-    def _write(self, records: Sequence[NewRecord]) -> int:
-        """Write records, and what other threads wait to write; returns the first one's position."""
-        mine = _Waiting(records)
-        self._waiting.append(mine)
-        with self._writer_lock:
-            if mine.start is None and mine.error is None:
-                self._write_waiting()
-        if mine.error is not None:
-            raise mine.error
-        assert mine.start is not None
-        return mine.start
-
-    def _write_waiting(self) -> None:
-        """Write what all threads wait to write, in one transaction; needs the writer lock."""
-        group = [self._waiting.popleft() for _ in range(len(self._waiting))]
+    def _append_group(self, records: Sequence[NewRecord], written: Callable[[], None]) -> int:
+        """Append what one or more threads want to; returns the first one's position."""
+        descriptor = self._wal.take()
         try:
-            with self._locked():
-                start = self._insert([record for each in group for record in each.records])
-        except BaseException as error:
-            failure = error
-            if not isinstance(error, Exception):  # an interrupt is this thread's own
-                failure = LogUnavailable("the thread that wrote for this one was interrupted")
-            for each in group:
-                each.error = failure
-            raise
-        for each in group:
-            each.start = start
-            start += len(each.records)
+            start = self._write(records)
+            written()
+            self._wal.sync(descriptor, start + len(records))
+            self._end.acknowledge(self._wal.end)
+        finally:
+            self._wal.give_back(descriptor)
+        if self._reads_waiting:
+            with self._appended:
+                self._appended.notify_all()
+        return start
+
+    def _write(self, records: Sequence[NewRecord]) -> int:
+        with self._locked():
+            return self._insert(records)
 
     def _insert(self, records: Sequence[NewRecord]) -> int:
         end = self._end.known() or _end(self._writer)
@@ -331,7 +308,7 @@ class SqliteLog:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keeps every other process's writers out; threads need the writer lock as well."""
+        """Keeps every other process's writers out; threads are kept out by their groups."""
         self._check_open()
         self._lock_against_processes()
         try:
@@ -442,7 +419,11 @@ class SqliteLog:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+            self._path,
+            timeout=self._timeout_s,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS_KEPT,
         )
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -519,7 +500,7 @@ def _end(connection: sqlite3.Connection) -> End:
     return End(first, 0)
 
 
-@cache
+@lru_cache(_STATEMENTS_KEPT)
 def _insert_statement(rows: int) -> str:
     return "INSERT INTO records VALUES " + ",".join(["(?, ?, ?, ?, ?)"] * rows)
 
@@ -534,7 +515,7 @@ def _bounds(connection: sqlite3.Connection) -> Bounds:
 
 
 def _checksum(position: int, time_us: int, key: bytes, value: bytes) -> int:
-    return crc32(value, crc32(key, crc32(_STAMP.pack(position, time_us))))
+    return crc32(value, crc32(_STAMP.pack(position, time_us) + key))
 
 
 def _is_sound(at: int, time_us: int, key: bytes, value: bytes, checksum: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from relive.errors import BufferClosed, LogUnavailable
@@ -40,14 +41,14 @@ class WalSync:
             LogUnavailable: an earlier sync failed.
             BufferClosed: it is closed.
         """
-        with self._lock:
-            if self._closed:
-                raise BufferClosed("the log")
-            if self._failure is not None:
-                raise self._unavailable(self._failure)
-            if self._idle:
-                return self._idle.pop()
-        return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        if self._closed:
+            raise BufferClosed("the log")
+        if self._failure is not None:
+            raise self._unavailable(self._failure)
+        try:
+            return self._idle.pop()  # atomic: no two syncs get the same
+        except IndexError:
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
 
     def sync(self, descriptor: int, end: int) -> None:
         """Make everything before a position durable that was written before the call.
@@ -70,19 +71,19 @@ class WalSync:
 
     def give_back(self, descriptor: int) -> None:
         """The sync is over."""
-        with self._lock:
-            if not self._closed:
-                self._idle.append(descriptor)
-                return
-        os.close(descriptor)
+        self._idle.append(descriptor)
+        if self._closed:
+            self._close_idle()
 
     def close(self) -> None:
         """No more syncs; those that run go on. Safe to call twice."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for descriptor in idle:
-            os.close(descriptor)
+        self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                os.close(self._idle.pop())
 
     def _unavailable(self, failure: OSError) -> LogUnavailable:
         return LogUnavailable(f"cannot sync {self._path}: {failure}; open the log again")

@@ -26,6 +26,7 @@ from relive.testing.broker import (
     wait_until_answers,
 )
 from relive.testing.ports import free_ports
+from relive.testing.secured_broker import Secured
 
 JAVA_VERSION_MIN = 17
 LOG_LINES_SHOWN = 40
@@ -60,18 +61,45 @@ def find_java(environ: Mapping[str, str]) -> Path:
     return Path(found)
 
 
+def run_tool(environ: Mapping[str, str], tool: str, *arguments: str) -> str:
+    """What one of Kafka's own tools says, named by its class, as its script would run it.
+
+    Raises:
+        BrokerUnavailable: there is no Java, or there are no jars.
+        BrokerFailed: it does not end.
+    """
+    java, jars = find_java(environ), find_jars(environ)
+    options = ["-Xmx128m", *JAVA_OPTIONS.split(), "-Dlog4j2.level=ERROR"]
+    return _run([str(java), *options, "-cp", f"{jars}/*", tool, *arguments])
+
+
 class JvmBroker:
     """A broker of its own on loopback, as a process that ends with this one.
 
     The folder given holds its settings, its log (`broker.log`) and its data; an existing one is
     taken up again. Fulfils `relive.testing.broker.Broker`.
+
+    Args:
+        java, jars: to run it with; see `find_java` and `find_jars`.
+        directory: its folder.
+        port: to listen on; a free one by default.
+        secured: listens there with TLS and passwords instead, and lets nobody do what no ACL
+            allows. The address that the tests use stays open.
     """
 
     via = "jvm"
 
-    def __init__(self, java: Path, jars: Path, directory: Path, port: int | None = None) -> None:
+    def __init__(
+        self,
+        java: Path,
+        jars: Path,
+        directory: Path,
+        port: int | None = None,
+        secured: Secured | None = None,
+    ) -> None:
         free, controller_port = free_ports(2)
         self._port = free if port is None else port
+        self._secured = secured
         self._controller = f"127.0.0.1:{controller_port}"
         self._command = [str(java), *JAVA_HEAP.split(), *JAVA_OPTIONS.split()]
         # The bridge to log4j has no file to read here, and its default is silence below ERROR.
@@ -166,12 +194,15 @@ class JvmBroker:
             controller=self._controller,
             data=str(self._data),
         )
+        if self._secured:
+            settings = self._secured.added_to(settings)
         self._settings.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
 
     def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         # "=", since an id may begin with a dash.
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}"]
+        tool += self._secured.format_options() if self._secured else []
         said = _run([*self._command, *tool, "--config", str(self._settings)])
         if not self._meta.exists():
             raise BrokerFailed(f"Kafka could not format {self._data}:\n{said}")

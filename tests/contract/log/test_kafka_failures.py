@@ -259,11 +259,13 @@ def append_for_ever(log: KafkaLog) -> None:
 
 def test_a_dead_producer_is_replaced(open_log: OpenLog) -> None:
     """An idempotent producer that meets an error it calls fatal refuses everything from then on."""
+    from confluent_kafka import KafkaError
+
     log = open_log()
     log.append([record(b"1")])
     first = log._writer._producing
     assert first is not None
-    first.is_dead = True
+    first.death = KafkaError(KafkaError._FATAL)
     assert log.append([record(b"2")]) == [1]
     assert log._writer._producing is not first
 

@@ -12,6 +12,7 @@ import pytest
 from relive.errors import InvalidConfig, LogMissing, LogReplaced
 from relive.log import MAX_RECORD_BYTES, NewRecord, open_log
 from relive.log.kafka import KafkaLog
+from relive.log.kafka_options import kafka_options
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer
@@ -156,7 +157,9 @@ def test_a_topic_can_be_named_by_a_url(kafka_broker: Broker, new_name: str) -> N
 
 
 def test_clients_settings_are_passed_on(kafka_topic: str, open_topic: OpenTopic) -> None:
-    log = open_topic(kafka_topic, client_settings={"client.rack": "a", "compression.type": "lz4"})
+    log = open_topic(
+        kafka_topic, options=kafka_options({"client.rack": "a", "compression.type": "lz4"}, {})
+    )
     assert log.append([NewRecord(0, b"", b"x" * 10_000)]) == [0]
 
 

@@ -6,7 +6,9 @@ import io
 import json
 import logging
 import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +46,17 @@ def relive(
     """Runs a command: `relive("stats", directory, "--json").json`."""
     loggers = [logging.getLogger(n) for n in ("relive", "relive.consumers", "relive.log.kafka")]
     levels = [logger.level for logger in loggers]
+    handler = signal.getsignal(signal.SIGINT)
 
     def run(*arguments: object, stdin: bytes = b"") -> Ended:
         monkeypatch.setattr(sys, "argv", ["relive", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with tempfile.TemporaryFile() as file:
+            file.write(stdin)
+            file.seek(0)
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+            return run_main()
+
+    def run_main() -> Ended:
         capsys.readouterr()
         caplog.clear()
         with pytest.raises(SystemExit) as ended:
@@ -57,6 +66,7 @@ def relive(
         return Ended(ended.value.code, out, err + caplog.text)
 
     yield run
+    signal.signal(signal.SIGINT, handler)
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
 

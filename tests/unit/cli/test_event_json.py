@@ -11,6 +11,7 @@ import pytest
 from relive.cli.event_json import event_from_json, event_to_json
 from relive.cli.output import to_json
 from relive.core.experience import Experience
+from relive.core.priority_update import NewPriority
 from relive.core.settings import Settings
 from relive.errors import InvalidExperience
 from relive.producers import Composer
@@ -34,6 +35,7 @@ EVENTS: list[Event] = [
     COMPOSER.outcome(None, "x", success=False),
     decode(COMPOSER.retrievals("r", "search", [("x", 0.5), ("y", 0.25)], {0: 3}, 1)[0].value),
     PriorityUpdated(bytes(16), "test", 1, "x", 2.5, 0),
+    COMPOSER.priorities([NewPriority("x", 2.5, 0), NewPriority("y", 0.0, 3)], 1)[0][0],
     COMPOSER.retired("x", "old"),
     COMPOSER.cleared("test"),
     COMPOSER.settings(Settings(visual_dim=3), 1, "test"),

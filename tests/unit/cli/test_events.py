@@ -47,7 +47,7 @@ def test_tail_starts_from_a_position_or_a_time(relive: Relive, directory: Path) 
     some = lines(relive("tail", directory, "--from", start.isoformat(), "--json"))
     assert some == [event for event in every if datetime.fromisoformat(event["time"]) >= start]
     beyond = relive("tail", directory, "--from", "22", "--json")
-    assert beyond.json["error"]["type"] == "LogGap"
+    assert beyond.json["error"]["class"] == "LogGap"
     assert (
         relive("tail", directory, "--from", "1:0", "--json").json["error"]["field"] == "partition"
     )
@@ -138,7 +138,7 @@ def test_a_bad_line_is_named_with_its_field(
     file.write_bytes(experience_lines(GOOD) + line)
     done = relive("publish", directory, file, "--json")
     assert done.code == 2, done
-    assert done.json["error"]["type"] == "InvalidExperience"
+    assert done.json["error"]["class"] == "InvalidExperience"
     assert done.json["error"]["field"] == field
     assert done.json["error"]["message"].startswith(f"line 2: {field}: ")
 
@@ -149,7 +149,7 @@ def test_nothing_of_a_file_with_a_bad_line_is_recorded(
     file = tmp_path / "experiences.jsonl"
     file.write_bytes(experience_lines(GOOD) + b"{}\n")
     assert relive("publish", directory, file).code == 2
-    assert relive("get", directory, "good").code == 1
+    assert relive("get", directory, "good").code == 3
 
 
 def test_lines_from_standard_input_are_recorded_up_to_a_bad_one(
@@ -165,8 +165,8 @@ def test_what_is_too_large_for_a_record_is_named_by_its_line(
 ) -> None:
     large = experience_lines(GOOD, {"visual": [1.0, 2.0], "question": "?" * 1_000_001})
     done = relive("publish", directory, "-", "--json", stdin=large)
-    assert done.code == 1
-    assert done.json["error"]["type"] == "PayloadTooLarge"
+    assert done.code == 2
+    assert done.json["error"]["class"] == "PayloadTooLarge"
     assert done.json["error"]["message"].startswith("line 2: ")
 
 
@@ -176,7 +176,7 @@ def test_a_file_or_log_that_is_not_there_is_refused(
     done = relive("publish", directory, tmp_path / "nowhere.jsonl", "--json")
     assert (done.code, done.json["error"]["field"]) == (2, "file")
     done = relive("publish", f"file:{tmp_path / 'nowhere'}", "-", "--json")
-    assert (done.code, done.json["error"]["type"]) == (1, "LogMissing")
+    assert (done.code, done.json["error"]["class"]) == (3, "LogMissing")
     assert "relive log create" in done.json["error"]["message"]
 
 

@@ -57,7 +57,7 @@ def test_a_target_with_other_records_is_left_alone(
         buffer.add(Experience(id="mine", visual=[1.0, 1.0]))
     before = relive("stats", tmp_path / "other", "--json").json
     done = relive("log", "copy", directory, f"file:{tmp_path / 'other'}", "--json")
-    assert (done.code, done.json["error"]["type"]) == (1, "LogsDiffer")
+    assert (done.code, done.json["error"]["class"]) == (7, "LogsDiffer")
     assert relive("stats", tmp_path / "other", "--json").json == before
 
 
@@ -71,7 +71,7 @@ def test_a_writer_to_the_target_is_noticed_by_the_digest(
 
     monkeypatch.setattr("relive.cli.logs.copy_log", with_another_writer)
     done = relive("log", "copy", directory, f"file:{tmp_path / 'copy'}", "--json")
-    assert (done.code, done.json["error"]["type"]) == (1, "LogsDiffer")
+    assert (done.code, done.json["error"]["class"]) == (7, "LogsDiffer")
     assert "digest" in done.json["error"]["message"]
 
 
@@ -82,5 +82,30 @@ def test_a_log_is_not_copied_onto_itself(relive: Relive, directory: Path) -> Non
 
 def test_a_source_that_is_not_there_makes_no_target(relive: Relive, tmp_path: Path) -> None:
     done = relive("log", "copy", f"file:{tmp_path / 'a'}", f"file:{tmp_path / 'b'}", "--json")
-    assert done.json["error"]["type"] == "LogMissing"
+    assert done.json["error"]["class"] == "LogMissing"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_of_a_whole_log_finds_nothing_lost(relive: Relive, directory: Path) -> None:
+    done = relive("log", "check", directory, "--json")
+    assert (done.code, done.json["loses_events"]) == (0, False)
+    (found,) = done.json["findings"]
+    assert (found["verdict"], found["says"]) == ("ok", "the log is whole")
+
+
+def test_check_of_a_log_whose_beginning_only_a_snapshot_holds(
+    relive: Relive, directory: Path
+) -> None:
+    """Not trimmed by Relive, which looks first, but cut off as a broker's retention does it."""
+    with ExperienceBuffer.open(directory) as buffer:
+        position = buffer.snapshot().positions[0]
+        buffer.add(Experience(id="later", visual=[1.0, 1.0]))
+    log = open_log(f"file:{directory}")
+    log.truncate_before(0, position)
+    assert relive("log", "check", f"file:{directory}").code == 0
+    log.truncate_before(0, position + 1)
+    log.close()
+    cut = relive("log", "check", directory)
+    assert cut.code == 1
+    assert f"loses  log's beginning 0:{position + 1}" in cut.out
+    assert "relive snapshot create" in cut.out

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
+from relive.consumers import MemoryStore, Snapshots
+from relive.index_service import Engine
+from relive.index_service.server import IndexServer
+from relive.log import open_log
 
 Relive = Callable[..., Any]
 NOW_S = 1_800_000_000.0
@@ -95,8 +99,8 @@ def test_explain_of_what_was_only_cited_shows_the_outcome(
 
 def test_explain_of_what_nothing_cites_is_code_1(relive: Relive, sampled: tuple[Path, Any]) -> None:
     done = relive("explain", sampled[0], "never", "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "UnknownRetrieval"
+    assert done.code == 3
+    assert done.json["error"]["class"] == "UnknownRetrieval"
 
 
 def test_top_shows_the_highest_priorities_first(relive: Relive, sampled: tuple[Path, Any]) -> None:
@@ -135,3 +139,22 @@ def test_diff_shows_settings(relive: Relive, sampled: tuple[Path, Any]) -> None:
         end = buffer.stats().positions[0]
     said = relive("diff", directory, batch.positions[0], end, "--json").json
     assert said["settings"] == {"capacity": [3, 2], "age": [0.2, 0.5]}
+
+
+def test_a_service_explains_what_the_directory_does(
+    relive: Relive, sampled: tuple[Path, Any]
+) -> None:
+    directory, batch = sampled
+    expected = relive("explain", directory, batch.retrieval_id, "--json").json
+    log = open_log(f"file:{directory}")
+    snapshots = Snapshots(directory / "snapshots")
+    server = IndexServer(lambda: Engine(log, MemoryStore()), log, snapshots=snapshots)
+    try:
+        server.start()
+        server.recover()
+        assert relive("explain", server.address, batch.retrieval_id, "--json").json == expected
+        unknown = relive("explain", server.address, "never", "--json")
+    finally:
+        server.close(1.0)
+        log.close()
+    assert (unknown.code, unknown.json["error"]["class"]) == (3, "UnknownRetrieval")

@@ -36,7 +36,7 @@ def test_a_bad_command_line_is_an_object_under_json(
     done = relive(*arguments, "--json")
     assert (done.code, done.err) == (2, "")
     error = done.json["error"]
-    assert (error["type"], error["field"]) == ("UsageError", field)
+    assert (error["class"], error["field"]) == ("UsageError", field)
     assert message in error["message"]
 
 
@@ -49,17 +49,17 @@ def test_a_bad_command_line_is_a_text_on_stderr_without_json(relive: Relive) -> 
 def test_a_bad_field_is_code_2_and_names_it(relive: Relive, directory: Path) -> None:
     done = relive("sample", directory, "-n", "-1", "--json")
     assert done.code == 2
-    assert done.json["error"]["type"] == "InvalidQuery"
+    assert done.json["error"]["class"] == "InvalidQuery"
     assert (done.json["error"]["field"], done.json["error"]["value"]) == ("n", "-1")
     done = relive("sample", directory, "-n", "-1")
     assert (done.code, done.out) == (2, "")
     assert "InvalidQuery: n: must be from 0" in done.err
 
 
-def test_a_failure_is_code_1(relive: Relive, directory: Path) -> None:
+def test_what_is_not_there_is_code_3(relive: Relive, directory: Path) -> None:
     done = relive("stats", directory, "--at", "99", "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "LogGap"
+    assert done.code == 3
+    assert done.json["error"]["class"] == "LogGap"
 
 
 def test_an_interrupt_is_code_130(
@@ -79,3 +79,27 @@ def test_help_is_code_0(relive: Relive) -> None:
     for command in ("get", "stats", "search", "sample", "tail", "publish", "replay", "verify",
                     "log", "quarantine"):  # fmt: skip
         assert command in done.out
+
+
+def test_what_is_not_written_to_a_terminal_has_no_colours(
+    relive: Relive, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS"):
+        monkeypatch.delenv(name, raising=False)
+    for arguments in (("--help",), ("stats", "--help"), ("stats", directory), ("stats", "--nope")):
+        done = relive(*arguments)
+        assert done.out + done.err
+        assert "\x1b" not in done.out + done.err
+
+
+def test_a_bug_is_an_object_too_and_its_traceback_is_not_lost(
+    relive: Relive, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr("relive.cli.reads.reading", broken)
+    done = relive("stats", directory, "--json")
+    assert (done.code, done.json["error"]["class"]) == (1, "ZeroDivisionError")
+    assert set(done.json["error"]) == {"class", "field", "value", "message"}
+    assert "Traceback" in done.err

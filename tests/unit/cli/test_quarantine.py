@@ -31,7 +31,7 @@ def poisoned(directory: Path) -> Path:
 
 
 def test_list_says_what_where_and_why(relive: Relive, poisoned: Path) -> None:
-    garbage, wrong = relive("quarantine", "list", poisoned, "--json").json
+    garbage, wrong = relive("quarantine", "list", poisoned, "--json").json["records"]
     assert (garbage["position"], garbage["type"], garbage["experience_id"]) == (21, None, "lost")
     assert (wrong["position"], wrong["type"]) == (22, "ExperienceRecorded")
     assert (wrong["experience_id"], wrong["live_at"], wrong["retried"]) == ("wrong", None, False)
@@ -42,7 +42,7 @@ def test_list_says_what_where_and_why(relive: Relive, poisoned: Path) -> None:
 
 
 def test_nothing_in_quarantine_is_said_so(relive: Relive, directory: Path) -> None:
-    assert relive("quarantine", "list", directory, "--json").json == []
+    assert relive("quarantine", "list", directory, "--json").json["records"] == []
     assert relive("quarantine", "list", directory).out == "nothing is in quarantine\n"
 
 
@@ -60,7 +60,7 @@ def test_what_show_prints_can_be_repaired_and_retried(
     assert done.code == 0, done
     assert done.json["retried_at"] == {"partition": 0, "position": 23}
     assert relive("get", poisoned, "wrong", "--json").json["question"] == "how?"
-    _, still_listed = relive("quarantine", "list", poisoned, "--json").json
+    _, still_listed = relive("quarantine", "list", poisoned, "--json").json["records"]
     assert still_listed["retried"] is True
     assert still_listed["live_at"] == {"partition": 0, "position": 23}
     text = relive("quarantine", "list", poisoned).out
@@ -112,7 +112,7 @@ def test_a_buffer_that_the_breaker_stopped_can_be_looked_at_and_goes_on_with_a_h
     with pytest.raises(ConsumerStopped, match="partition 0, positions 21 to 25") as stopped:
         ExperienceBuffer.open(directory, BufferConfig(poison_limit=5))
     assert "RELIVE_POISON_LIMIT" in str(stopped.value)
-    assert len(relive("quarantine", "list", directory, "--json").json) == 6
+    assert len(relive("quarantine", "list", directory, "--json").json["records"]) == 6
     assert relive("stats", directory, "--json").json["quarantined"] == 6
     with pytest.raises(ConsumerStopped):  # looking has not set them aside for good
         ExperienceBuffer.open(directory, BufferConfig(poison_limit=5))

@@ -73,8 +73,8 @@ def test_get_shows_an_experience_with_what_has_come_of_it(relive: Relive, target
 
 def test_get_of_what_is_not_live_is_code_1(relive: Relive, target: str) -> None:
     done = relive("get", target, "x3", "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "UnknownExperience"
+    assert done.code == 3
+    assert done.json["error"]["class"] == "UnknownExperience"
 
 
 def test_stats_say_what_is_in_it(relive: Relive, target: str, directory: Path) -> None:
@@ -118,6 +118,15 @@ def test_search_takes_a_filter_and_a_least_score(relive: Relive, target: str) ->
     assert (refused.code, refused.json["error"]["field"]) == (2, "min_confidence")
 
 
+def test_sample_takes_the_same_filter(relive: Relive, target: str) -> None:
+    narrow = ("--where", "floor=3", "--min-reward", "1.2")
+    done = relive("sample", target, "-n", 10, *narrow, "--json")
+    assert done.code == 0, done.err
+    assert {item["id"] for item in done.json["items"]} == {"x15", "x19"}
+    refused = relive("sample", target, "--where", "floor", "--json")
+    assert (refused.code, refused.json["error"]["field"]) == (2, "where")
+
+
 def test_sample_repeats_with_its_seed_and_time(relive: Relive, target: str) -> None:
     options = ("-n", "5", "--seed", "7", "--now", NOW_S)
     first = relive("sample", target, *options, "--json").json
@@ -151,7 +160,7 @@ def test_at_answers_as_of_then(relive: Relive, directory: Path, named: str) -> N
     target = f"file:{directory}" if named == "log URL" else str(directory)
     # Position 0 holds the settings, position n + 1 experience n.
     assert relive("get", target, "x3", "--at", "5", "--json").json["id"] == "x3"
-    assert relive("get", target, "x3", "--at", "4").code == 1
+    assert relive("get", target, "x3", "--at", "4").code == 3
     then = relive("stats", target, "--at", "0:5", "--json").json
     assert (then["size"], then["positions"]) == (4, {"0": 5})
     replayed = relive("replay", "--log", f"file:{directory}", "--to", "5", "--json").json
@@ -208,7 +217,7 @@ def test_a_directory_without_a_log_may_name_it(
     elsewhere = tmp_path / "elsewhere"
     with ExperienceBuffer.open(elsewhere, log=f"file:{directory}"):
         pass
-    assert relive("stats", elsewhere, "--json").json["error"]["type"] == "LogMissing"
+    assert relive("stats", elsewhere, "--json").json["error"]["class"] == "LogMissing"
     found = relive("stats", elsewhere, "--log", f"file:{directory}", "--json").json
     assert found["additions"] == 20
     assert relive("verify", elsewhere, "--log", f"file:{directory}").code == 0

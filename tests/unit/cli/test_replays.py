@@ -25,7 +25,7 @@ def test_replay_stops_at_a_position_or_a_time(relive: Relive, directory: Path) -
     assert relive("replay", *log, "--to", "2100-01-01", "--json").json == whole
     assert relive("replay", *log, "--to", "@5", "--json").json["positions"] == {"0": 0}
     done = relive("replay", *log, "--to", "22", "--json")
-    assert done.code == 1
+    assert done.code == 3
     assert "readable are 0 to 21" in done.json["error"]["message"]
 
 
@@ -49,12 +49,12 @@ def test_records_after_the_state_are_read_too(relive: Relive, directory: Path) -
         with ExperienceBuffer.open(directory) as other:
             other.add(Experience(id="later", visual=[1.0, 1.0]))
         in_use = relive("verify", directory, "--json")
-    assert in_use.json["error"]["type"] == "StoreInUse"
+    assert in_use.json["error"]["class"] == "StoreInUse"
     assert "HOST:PORT" in in_use.json["error"]["message"]
     damage_log(directory, 20)
     done = relive("verify", directory, "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "LogDamaged"
+    assert done.code == 4
+    assert done.json["error"]["class"] == "LogDamaged"
 
 
 def damage_log(directory: Path, position: int) -> None:
@@ -94,8 +94,8 @@ def test_a_flipped_bit_in_the_state_is_found(relive: Relive, directory: Path) ->
     raw[len(raw) // 2] ^= 1
     data.write_bytes(raw)
     done = relive("verify", directory, "--json")
-    assert done.code == 1
-    assert done.json["error"]["type"] == "StoreDamaged"
+    assert done.code == 4
+    assert done.json["error"]["class"] == "StoreDamaged"
 
 
 def test_what_keeps_no_state_cannot_be_verified(
@@ -109,7 +109,7 @@ def test_what_keeps_no_state_cannot_be_verified(
     for path in (directory / "state").iterdir():
         path.unlink()
     done = relive("verify", directory, "--json")
-    assert (done.code, done.json["error"]["type"]) == (1, "StoreError")
+    assert (done.code, done.json["error"]["class"]) == (1, "StoreError")
     assert "there is no state" in done.json["error"]["message"]
 
 
@@ -141,4 +141,4 @@ def test_a_comparison_with_no_such_setting_is_refused(
 ) -> None:
     done = relive("replay", "--log", f"file:{directory}", "--compare", change, "--json")
     assert done.code == 2
-    assert done.json["error"]["type"] == "InvalidConfig"
+    assert done.json["error"]["class"] == "InvalidConfig"

@@ -87,7 +87,7 @@ def test_a_read_gets_in_by_options_environment_or_file(
 
     assert relive(name, service, *rest, *options_of(way_in)).code == 0
     assert relive(name, service, *rest, "--config", file).code == 0
-    assert relive(name, service, *rest).code == 1
+    assert relive(name, service, *rest).code == 5
     for setting, value in way_in.items():
         monkeypatch.setenv(f"RELIVE_{setting.upper()}", str(value))
     assert relive(name, service, *rest).code == 0
@@ -117,7 +117,7 @@ def test_a_token_that_is_not_known_is_refused_and_not_shown(
 
     done = relive(name, service, *rest, *options_of(way_in), "--json")
 
-    assert (done.code, done.json["error"]["type"]) == (1, "Unauthenticated")
+    assert (done.code, done.json["error"]["class"]) == (6, "Unauthenticated")
     assert "s3cret" not in done.out + done.err
 
 
@@ -154,7 +154,7 @@ def test_a_service_that_would_not_be_safe_does_not_start(
             *("serve", "--log", f"file:{tmp_path / 'buffer'}", "--path", tmp_path / "service"),
             *("--json", *options),
         )
-        assert (done.code, done.json["error"]["type"]) == (2, "InvalidConfig"), options
+        assert (done.code, done.json["error"]["class"]) == (2, "InvalidConfig"), options
         assert done.json["error"]["field"] == field
         assert problem in done.json["error"]["message"]
         assert "s3cret" not in done.out + done.err

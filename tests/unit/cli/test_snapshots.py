@@ -39,16 +39,22 @@ def test_snapshots_are_taken_listed_and_verified(tmp_path: Path, relive: Relive)
         digests.append(add(buffer, 20 * turn, 20 * turn + 20))
         taken = relive("snapshot", "create", "--log", log, "--path", buffer, "--json").json
         assert (taken["digest"], taken["size"]) == (digests[-1], 20 * turn + 20)
-    listed = relive("snapshot", "list", "--path", buffer, "--json").json
+    listed = relive("snapshot", "list", "--path", buffer, "--json").json["snapshots"]
     assert [each["digest"] for each in listed] == digests[::-1]
     assert taken == listed[0]
     verified = relive("snapshot", "verify", "--path", buffer, "--json")
-    assert (verified.code, [each["sound"] for each in verified.json]) == (0, [True, True])
+    assert (verified.code, [each["sound"] for each in verified.json["snapshots"]]) == (
+        0,
+        [True, True],
+    )
 
     damage(buffer / "snapshots")
     verified = relive("snapshot", "verify", "--path", buffer, "--json")
-    assert (verified.code, [each["sound"] for each in verified.json]) == (1, [False, True])
-    assert "does not match its checksum" in verified.json[0]["problem"]
+    assert (verified.code, [each["sound"] for each in verified.json["snapshots"]]) == (
+        1,
+        [False, True],
+    )
+    assert "does not match its checksum" in verified.json["snapshots"][0]["problem"]
     (buffer / "snapshots" / Path(listed[1]["path"]).name / "manifest.json").unlink()
     listed = relive("snapshot", "list", "--path", buffer)
     assert "manifest cannot be read" in listed.out.splitlines()[1]
@@ -65,8 +71,8 @@ def test_a_running_buffer_takes_them_itself(tmp_path: Path, relive: Relive) -> N
         buffer.add(Experience(id="x", visual=[1.0]))
         log = f"file:{tmp_path}"
         done = relive("snapshot", "create", "--log", log, "--path", tmp_path, "--json")
-        assert done.code == 1
-        assert done.json["error"]["type"] == "StoreInUse"
+        assert done.code == 7
+        assert done.json["error"]["class"] == "StoreInUse"
 
 
 def test_a_log_is_trimmed_no_further_than_the_oldest_snapshot_needs(
@@ -77,8 +83,8 @@ def test_a_log_is_trimmed_no_further_than_the_oldest_snapshot_needs(
     trim = ("log", "trim", log, "--path", buffer, "--json")
 
     refused = relive(*trim, "--keep", 0)
-    assert refused.code == 1
-    assert refused.json["error"]["type"] == "TrimRefused"
+    assert refused.code == 7
+    assert refused.json["error"]["class"] == "TrimRefused"
     assert "relive snapshot create" in refused.json["error"]["message"]
 
     relive("snapshot", "create", "--log", log, "--path", buffer)
@@ -108,7 +114,7 @@ def test_a_log_is_not_trimmed_on_the_word_of_damaged_snapshots(
     relive("snapshot", "create", "--log", log, "--path", tmp_path)
     damage(tmp_path / "snapshots")
     refused = relive("log", "trim", log, "--path", tmp_path, "--keep", 0)
-    assert refused.code == 1
+    assert refused.code == 7
     assert "does not match its checksum" in refused.err
     event_log = open_log(log)
     assert event_log.bounds(0).first == 0

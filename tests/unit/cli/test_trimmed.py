@@ -45,7 +45,7 @@ def test_the_past_from_the_oldest_snapshot_on_can_be_had(
         assert done.json["digest"] == digests[position]
         stats = relive("stats", directory, "--at", position, "--json")
         assert stats.json["digest"] == digests[position]
-    assert relive("stats", directory, "--at", oldest - 1, "--json").code == 1
+    assert relive("stats", directory, "--at", oldest - 1, "--json").code == 3
 
 
 def test_a_trimmed_log_is_verified_from_the_oldest_snapshot(

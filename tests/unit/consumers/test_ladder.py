@@ -11,6 +11,7 @@ from relive.consumers.committed import last_committed
 from relive.consumers.ladder import Ladder, check_state
 from relive.core.experience import Experience
 from relive.core.settings import EvictionPolicy, Settings
+from relive.core.state import FOLD_VERSION
 from relive.core.tail import Table
 from relive.errors import LogReplaced, StateDamaged, StoreError
 from relive.log import NewRecord
@@ -128,5 +129,5 @@ def test_a_state_of_another_fold_is_no_use(
     log: MemoryLog, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relive.consumers.ladder.FOLD_VERSION", 99)
-    with pytest.raises(StoreError, match="fold version 1, this program 99"):
+    with pytest.raises(StoreError, match=f"fold version {FOLD_VERSION}, this program 99"):
         Ladder(log).checked(store)

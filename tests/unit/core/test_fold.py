@@ -18,11 +18,14 @@ from relive.core.fold import (
     Cause,
     Change,
     Cleared,
+    Judged,
     Quarantined,
     Removed,
     SettingsAdopted,
     Updated,
     fold,
+    fold_batch,
+    prepare,
 )
 from relive.core.partition import partition_of, share_of
 from relive.core.recent_ids import WINDOW
@@ -37,6 +40,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
     encode,
@@ -99,6 +103,11 @@ def retrieved(number: int, retrieval_id: str, ids: Sequence[str]) -> Experiences
 
 def prioritised(number: int, experience_id: str, priority: float, version: int) -> PriorityUpdated:
     return PriorityUpdated(event_id(number), "test", number, experience_id, priority, version)
+
+
+def all_prioritised(number: int, *updates: tuple[str, float, int]) -> PrioritiesUpdated:
+    columns = zip(*updates, strict=True) if updates else ((), (), ())
+    return PrioritiesUpdated(event_id(number), "test", number, *columns)
 
 
 def retired(number: int, experience_id: str) -> ExperienceRetired:
@@ -209,16 +218,13 @@ class Model:
                         row.retrievals.add(f"r:{event.retrieval_id}")
                         self.tally("retrievals")
             case PriorityUpdated():
-                if not math.isfinite(event.priority) or event.priority < 0:
-                    return False
-                row = self.rows.get(event.experience_id)
-                if row is None:
-                    self.tally("unknown_updates")
-                elif row.version != event.expected_version:
-                    self.tally("stale_updates")
-                else:
-                    row.given, row.version = event.priority, row.version + 1
-                    self.tally("priority_updates")
+                return self.prioritise(
+                    [event.experience_id], [event.priority], [event.expected_version]
+                )
+            case PrioritiesUpdated():
+                return self.prioritise(
+                    event.experience_ids, event.priorities, event.expected_versions
+                )
             case ExperienceRetired():
                 if self.rows.pop(event.experience_id, None) is not None:
                     self.tally("removals")
@@ -227,6 +233,24 @@ class Model:
                 self.tally("clears")
             case SettingsChanged():
                 return self.adopt(event)
+        return True
+
+    def prioritise(
+        self, ids: Sequence[str], priorities: Sequence[float], versions: Sequence[int]
+    ) -> bool:
+        if not len(ids) == len(priorities) == len(versions):
+            return False
+        if not all(math.isfinite(priority) and priority >= 0 for priority in priorities):
+            return False
+        for experience_id, priority, version in zip(ids, priorities, versions, strict=True):
+            row = self.rows.get(experience_id)
+            if row is None:
+                self.tally("unknown_updates")
+            elif row.version != version:
+                self.tally("stale_updates")
+            else:
+                row.given, row.version = priority, row.version + 1
+                self.tally("priority_updates")
         return True
 
     def record(self, position: int, raw: bytes, event: ExperienceRecorded) -> bool:
@@ -409,6 +433,16 @@ FLAWS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
         {"visual": vector(2, math.inf)},
     ]
 )
+PRIORITIES = st.sampled_from([0.0, 0.2, 3.0, 3.0, 0.7, math.nan, -1.0])
+VERSIONS = st.integers(0, 2)
+COLUMNS_OF_ONE_LENGTH = st.lists(
+    st.tuples(IDS, st.sampled_from([0.0, 0.2, 3.0]), VERSIONS), min_size=1, max_size=5
+).map(lambda updates: tuple(zip(*updates, strict=True)))
+COLUMNS = st.tuples(
+    st.lists(IDS, max_size=2).map(tuple),
+    st.lists(PRIORITIES, max_size=2).map(tuple),
+    st.lists(VERSIONS, max_size=2).map(tuple),
+)
 SETTINGS = st.fixed_dictionaries(
     {
         "capacity": st.sampled_from([0, 1, 2, 3, 5, 100]),
@@ -425,7 +459,7 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> Log:
     """Records of one partition: few ids, so that much happens to each; some sent twice."""
     made: Log = []
     kinds = ["record"] * 6 + ["outcome"] * 4 + ["retrieval"] * 3
-    kinds += ["priority", "priority", "retire", "repeat", "repeat", "settings"]
+    kinds += ["priority", "priorities", "priorities", "retire", "repeat", "repeat", "settings"]
     kinds += ["clear", "flawed", "garbage"]
     for number in range(draw(st.integers(0, max_size))):
         kind = draw(st.sampled_from(kinds))
@@ -455,6 +489,13 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> Log:
         elif kind == "priority":
             priority = draw(st.sampled_from([0.0, 0.2, 3.0, -1.0]))
             event = prioritised(number, draw(IDS), priority, draw(st.integers(0, 2)))
+        elif kind == "priorities":
+            event = PrioritiesUpdated(
+                event_id(number),
+                "test",
+                number,
+                *draw(st.one_of([COLUMNS_OF_ONE_LENGTH] * 6 + [COLUMNS])),
+            )
         elif kind == "settings":
             event = changed_settings(number, **draw(SETTINGS))
         elif kind == "clear":
@@ -462,6 +503,32 @@ def logs(draw: st.DrawFn, max_size: int = 40) -> Log:
         else:
             event = retired(number, draw(IDS))
         made.append((encode(event), event))
+    return made
+
+
+@st.composite
+def lively_logs(draw: st.DrawFn) -> Log:
+    """Mostly new experiences, in runs that are folded together, under settings that evict them."""
+    made: Log = []
+    number = 10
+    for _ in range(draw(st.integers(1, 4))):
+        chosen = changed_settings(
+            number,
+            capacity=draw(st.sampled_from([1, 3, 100])),
+            eviction_policy=draw(st.sampled_from(["oldest", "lowest_priority"])),
+            visual_dim=2,
+            text_dim=draw(st.sampled_from([None, 3, 3])),
+        )
+        made.append((encode(chosen), chosen))
+        for _ in range(draw(st.integers(2, 12))):
+            number += 1
+            # Now and then an id or an event comes again, and ends the run or is in it.
+            like = number - draw(st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 5]))
+            of_event = draw(st.sampled_from([number, like]))
+            of_experience = draw(st.sampled_from([number, like]))
+            event = recorded(of_event, f"x{of_experience}", **draw(CONTENTS))
+            made.append((encode(event), event))
+        number += 1
     return made
 
 
@@ -538,6 +605,64 @@ def test_changes_say_all_that_happened_to_rows(log: Log) -> None:
                 case Quarantined(_, at, reason):
                     assert (at, reason, raw) in list(state.quarantined())
         assert repr(list(known.values())) == repr(list(state.rows()))
+
+
+@given(logs() | lively_logs(), st.lists(st.integers(1, 40), min_size=1, max_size=5))
+def test_batches_of_any_size_give_what_records_one_by_one_do(log: Log, sizes: list[int]) -> None:
+    state, tables = fresh()
+    alone, _ = fresh()
+    model = Model()
+    at, batches = 0, 0
+    while at < len(log):
+        batch = log[at : at + sizes[batches % len(sizes)]]
+        prepared = prepare([raw for raw, _ in batch])
+        records = [
+            (raw, at + number, each)
+            for number, ((raw, _), each) in enumerate(zip(batch, prepared, strict=True))
+        ]
+        changes = [change for step in fold_batch(state, records) for change in step]
+        for raw, position, _ in records:
+            fold(alone, raw, position)
+        assert state.digest() == alone.digest()
+        assert visible(state) == visible(alone)
+        assert state.counters.repeats == alone.counters.repeats
+        there = {row.position for row in state.rows()}
+        for change in changes:
+            # What came and went in one batch is told of in this order.
+            if isinstance(change, Removed):
+                assert change.row.position not in there
+        at, batches = at + len(batch), batches + 1
+    for position, (raw, event) in enumerate(log):
+        model.feed(position, raw, event)
+    assert_same(state, tables, model)
+
+
+@pytest.mark.parametrize(
+    ("among", "fields"),
+    [
+        (reported(1, "x12"), {}),
+        (recorded(1, "x12"), {}),
+        (recorded(1, "x12", total_reward=2.0), {}),
+        (recorded(12, "other"), {}),
+        (recorded(1, "other"), {"visual": vector(5)}),
+        (recorded(1, "other"), {"text": vector(3)}),
+    ],
+    ids=["parked", "known", "in conflict", "an event again", "misfit", "fixes a dimension"],
+)
+def test_a_run_with_something_special_in_it_is_folded_as_its_records_are(
+    among: Event, fields: dict[str, Any]
+) -> None:
+    run = [recorded(number, f"x{number}") for number in range(10, 16)]
+    run[3] = run[3]._replace(**fields)
+    raws = [encode(event) for event in (changed_settings(0, visual_dim=2), among, *run)]
+    state, _ = fresh()
+    steps = fold_batch(
+        state,
+        [(raw, at, each) for at, (raw, each) in enumerate(zip(raws, prepare(raws), strict=True))],
+    )
+    assert len(steps) == len(raws)
+    assert state.digest() == folded(raws).digest()
+    assert visible(state) == visible(folded(raws))
 
 
 @given(logs(), st.lists(st.integers(1, 7), min_size=1, max_size=5))
@@ -879,6 +1004,47 @@ def test_priority_updates_are_taken_one_version_at_a_time() -> None:
         1,
         1,
     )
+
+
+@given(st.lists(st.tuples(IDS, st.sampled_from([0.0, 0.2, 3.0]), VERSIONS), max_size=12))
+def test_priorities_in_one_event_do_what_they_do_in_events_of_their_own(
+    updates: list[tuple[str, float, int]],
+) -> None:
+    before: list[Event] = [
+        recorded(1, "a"),
+        recorded(2, "b"),
+        prioritised(3, "b", 0.5, 0),
+        recorded(4, "c"),
+    ]
+    apart = folded_events(
+        *before, *(prioritised(10 + at, *update) for at, update in enumerate(updates))
+    )
+    together = folded_events(*before, all_prioritised(10, *updates))
+    assert [*map(repr, together.rows())] == [*map(repr, apart.rows())]  # NaN is not itself
+    assert together.counters == apart.counters
+    assert together._digest == apart._digest
+
+
+def test_priorities_with_a_flaw_are_set_aside_whole() -> None:
+    flawed = [
+        all_prioritised(2, ("a", 0.5, 0), ("a", math.nan, 1)),
+        all_prioritised(3, ("a", 0.5, 0))._replace(priorities=()),
+        all_prioritised(4, ("a", 0.5, 0))._replace(expected_versions=(0, 1)),
+    ]
+    state = folded_events(recorded(1, "a"), *flawed)
+    (row,) = state.rows()
+    assert row.version == 0
+    assert state.counters.quarantined == len(flawed)
+    assert state.counters.priority_updates == 0
+
+
+def test_the_same_priorities_sent_twice_are_taken_once_and_judged_once() -> None:
+    state = folded_events(recorded(1, "a"))
+    event = all_prioritised(2, ("a", 0.5, 0), ("a", 0.7, 0), ("b", 0.7, 0))
+    first = fold(state, encode(event), state.position)
+    again = fold(state, encode(event), state.position)
+    assert first[-1] == Judged(event.event_id, updated=1, stale=1, unknown=1)
+    assert again == []
 
 
 def test_clearing_keeps_what_was_counted() -> None:

@@ -87,6 +87,40 @@ def test_what_could_not_be_committed_is_in_the_next_commit(
     assert_reads_as(tail, model, start, stop)
 
 
+@given(WRITES, WRITES, WRITES, st.lists(st.tuples(TABLES, KEYS)), KEYS, KEYS)
+def test_reading_ahead_changes_nothing_of_what_is_read(
+    below: list[tuple[Table, bytes, bytes | None]],
+    first: list[tuple[Table, bytes, bytes | None]],
+    second: list[tuple[Table, bytes, bytes | None]],
+    ahead: list[tuple[Table, bytes]],
+    start: bytes,
+    stop: bytes,
+) -> None:
+    store, model = MemoryStore(), Model()
+    base = Tail(store)
+    write(base, model, below)
+    store.commit(base.freeze())
+    tail = Tail(store)
+
+    def read_ahead() -> None:
+        for table, key in ahead:
+            assert tail.read_ahead(table, [key]) == [model.get((table, key))]
+        inside = sorted((k, v) for (t, k), v in model.items() if t is Table.ROWS)
+        expected = [(key, value) for key, value in inside if start <= key < stop][:2]
+        assert tail.scan_ahead(Table.ROWS, start, stop, 2) == expected
+
+    for writes in (first, second):
+        read_ahead()
+        write(tail, model, writes)
+        assert_reads_as(tail, model, start, stop)
+        frozen = tail.freeze()
+        assert_reads_as(tail, model, start, stop)
+        read_ahead()
+        store.commit(frozen)
+        tail.melt()
+        assert_reads_as(tail, model, start, stop)
+
+
 @given(WRITES)
 def test_the_tables_below_stay_as_they_are(
     writes: list[tuple[Table, bytes, bytes | None]],

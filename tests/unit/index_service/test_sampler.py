@@ -1,7 +1,7 @@
 """Sampling is exact by the formula, and depends on the live rows, the seed and the time alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from relive.core.priority import FloatArray
 from relive.core.row import Row
 from relive.core.sampling import Strategy
 from relive.core.settings import PriorityWeights
+from relive.index_service import columns as columns_module
 from relive.index_service.columns import PriorityColumns
 from relive.index_service.sampler import Request, Sampled, sampled
 from relive.index_service.segments import RowKey
@@ -23,6 +24,14 @@ HOUR_US = 3_600_000_000
 START_US = 1_800_000_000_000_000
 # Half of the rows reach the floor within hours, others never do.
 WEIGHTS = PriorityWeights(age=0.4, floor=0.05, half_life_s=3_600.0)
+
+
+@pytest.fixture(scope="module", params=[0, 65_536], ids=["as-of-many-rows", "as-of-few-rows"])
+def few(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Of up to how many rows the draws begin with the smallest blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_module, "_MANY", request.param)
+        yield request.param
 
 
 def row(partition: int, ordinal: int, event_time_us: int, reward: float) -> Row:
@@ -160,6 +169,7 @@ def churned() -> Churn:
     return churn
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("hours", [-30, -1, 0, 1, 3, 5, 1_000, 40])
 def test_after_many_changes_draws_follow_the_formula_at_any_time(
     churned: Churn, hours: int
@@ -178,6 +188,7 @@ def test_after_many_changes_draws_follow_the_formula_at_any_time(
     np.testing.assert_allclose(drawn.priorities, by_row[[places[i] for i in ids]], rtol=1e-12)
 
 
+@pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
 def test_other_exponents_follow_the_formula_at_the_time_they_report(
     churned: Churn, alpha: float
@@ -193,6 +204,7 @@ def test_other_exponents_follow_the_formula_at_the_time_they_report(
     np.testing.assert_allclose(drawn.probabilities, expected, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("few")
 def test_without_replacement_each_draw_is_from_the_rows_left() -> None:
     churn = Churn(1, seed=5)
     churn.add(12)
@@ -209,6 +221,7 @@ def test_without_replacement_each_draw_is_from_the_rows_left() -> None:
     assert_follows(pairs.ravel(), expected.ravel())
 
 
+@pytest.mark.usefixtures("few")
 @settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
@@ -359,3 +372,35 @@ def test_only_rows_that_may_be_drawn_are_drawn_as_if_there_were_no_others(
     assert churn.ids(some) == alone.ids(expected)
     assert len(some.rows) == sum(map(len, only)) == len(expected.rows)
     np.testing.assert_allclose(some.probabilities, expected.probabilities, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("few")
+def test_what_changes_between_two_samples_is_in_the_second(churned: Churn) -> None:
+    churn = churned
+    steps = [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 300, 0), (2, 3, 2)] * 3
+    for added, changed, removed in steps:
+        churn.add(added)
+        for _ in range(changed):  # one by one, as they come from the fold
+            churn.change(1)
+        churn.remove(removed, oldest=False)
+        drawn = churn.sample(200)
+        masses = churn.masses(churn.now_us)
+        expected = [masses[each] / sum(masses.values()) for each in churn.ids(drawn)]
+        assert drawn.probabilities.tolist() == pytest.approx(expected, rel=1e-9)
+        priorities = [masses[each] for each in churn.ids(drawn)]
+        assert drawn.priorities.tolist() == pytest.approx(priorities, rel=1e-12)
+
+
+@pytest.mark.usefixtures("few")
+def test_sums_whose_parts_cancel_each_other_leave_no_row_out() -> None:
+    # All rows are about to reach the floor: of a mass of 0.5 and -0.5 a millionth is left.
+    weights = [PriorityWeights(age=1.0, floor=1e-6, half_life_s=3_600.0)]
+    columns = PriorityColumns(1)
+    columns.extend([row(0, ordinal, START_US, 0.75) for ordinal in range(300)], weights)
+    late = START_US + round(-math.log2(0.500002) * HOUR_US)
+    seen: set[str] = set()
+    for seed in range(40):
+        drawn = sampled(columns, weights, Request(100, seed, late))
+        assert drawn.probabilities.tolist() == pytest.approx([1 / 300] * 100, rel=1e-6)
+        seen.update(columns.ids(drawn.partitions, drawn.rows))
+    assert len(seen) == 300

@@ -74,7 +74,8 @@ if slow_s:
     Searching.search = search_slowly
 config = BufferConfig(**options.pop("config", {}))
 try:
-    code = serve(Path(directory), config, log=log, on_listening=say, **options)
+    listening = lambda address, page: say(address)
+    code = serve(Path(directory), config, log=log, on_listening=listening, **options)
 except ReliveError as error:
     say([type(error).__name__, str(error)])
     code = 3

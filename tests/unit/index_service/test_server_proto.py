@@ -34,7 +34,9 @@ def test_generating_it_again_gives_the_same(tmp_path: Path, name: str) -> None:
 
 
 def test_a_message_holds_every_field_of_an_experience() -> None:
-    assert set(pb.Experience.DESCRIPTOR.fields_by_name) == set(Experience.__slots__)
+    as_stored = {"record"}  # in place of the others
+    fields = set(pb.Experience.DESCRIPTOR.fields_by_name)
+    assert fields - as_stored == set(Experience.__slots__)
 
 
 def test_a_reply_holds_every_statistic() -> None:

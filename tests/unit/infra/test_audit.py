@@ -47,9 +47,14 @@ def test_what_names_no_licence_or_another_one_is_found(tmp_path: Path) -> None:
     free = installed(tmp_path, "free", "License-Expression: MIT")
     named = installed(tmp_path, "named", "Classifier: License :: OSI Approved :: BSD License")
     silent = installed(tmp_path, "silent")
+    filed = installed(tmp_path, "filed")
+    folder = tmp_path / "filed-1.0.dist-info"
+    (folder / "LICENSE").write_text("MIT License\n\nCopyright …\n")
+    (folder / "RECORD").write_text("filed-1.0.dist-info/LICENSE,,\n")
+    assert licence(filed) == "MIT License"
     other = installed(tmp_path, "other", "License: All rights reserved")
     assert [licence(each) for each in (free, named, silent)] == ["MIT", "BSD License", ""]
-    assert unlicensed([free, named, silent, other]) == [
+    assert unlicensed([free, named, silent, filed, other]) == [
         "other: All rights reserved",
         "silent: names none",
     ]

@@ -11,6 +11,10 @@ import pytest
 
 from relive.errors import InvalidConfig, LogUnavailable
 from relive.log.kafka import KafkaLog
+from relive.log.kafka_admin import Cluster
+from relive.log.kafka_options import DECIDED, kafka_options
+from relive.log.kafka_reader import reader_settings
+from relive.log.kafka_writer import writer_settings
 
 
 @pytest.fixture
@@ -83,18 +87,31 @@ def test_a_time_limit_that_is_none_is_refused(timeout_s: float, nobody: str) -> 
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
-        ("acks", "1"),
-        ("enable.idempotence", "false"),
-        ("auto.offset.reset", "latest"),
-        ("bootstrap.servers", "elsewhere"),
         ("no.such.setting", "1"),
+        ("compression.type", "none-such"),
+        ("ssl.ca.location", "/no/such/file.pem"),
     ],
 )
-def test_a_client_setting_that_the_log_decides_or_nobody_knows_is_refused(
+def test_a_property_that_the_client_does_not_know_or_cannot_use_is_refused_by_name(
     setting: str, value: str, nobody: str
 ) -> None:
-    with pytest.raises(InvalidConfig, match=setting):
-        KafkaLog(nobody, "topic", timeout_s=0.5, client_settings={setting: value})
+    options = kafka_options({setting: value, "security.protocol": "ssl"}, {})
+    with pytest.raises(InvalidConfig) as refused:
+        KafkaLog(nobody, "topic", timeout_s=0.5, options=options)
+    assert refused.value.field == setting
+
+
+def test_a_secret_that_the_client_refuses_is_not_shown(nobody: str) -> None:
+    options = kafka_options({"ssl.key.pem": "MY-PRIVATE-KEY", "security.protocol": "ssl"}, {})
+    with pytest.raises(InvalidConfig, match=r"ssl\.key\.pem") as refused:
+        KafkaLog(nobody, "topic", timeout_s=0.5, options=options)
+    assert "MY-PRIVATE-KEY" not in f"{refused.value} {refused.value.value}"
+
+
+def test_everything_that_the_log_sets_is_known_to_be_decided(nobody: str) -> None:
+    cluster = Cluster(nobody, 1.0, kafka_options({}, {}))
+    ours = {*writer_settings(cluster), *reader_settings(cluster)} - {"client.id", "error_cb"}
+    assert ours <= DECIDED.keys()
 
 
 def test_an_unusable_broker_address_is_refused_or_unavailable() -> None:

@@ -79,8 +79,9 @@ def test_appends_write_while_another_one_waits_for_the_disk(
 ) -> None:
     disk.let_go.clear()
     done: list[int] = []
-    threads = [appending(log, done) for _ in range(4)]
-    for _ in threads:
+    threads = []
+    for _ in range(4):  # one after the other, or they would be a group and share a sync
+        threads.append(appending(log, done))
         assert disk.waiting.acquire(timeout=10.0), "an append waited for another one's sync"
     assert written(tmp_path) == 4
     disk.let_go.set()
@@ -125,8 +126,9 @@ def test_no_read_waits_for_what_this_process_has_not_acknowledged_yet(
     assert disk.waiting.acquire(timeout=10.0)
     disk.let_go.clear()
     done: list[int] = []
-    threads = [appending(log, done) for _ in range(2)]
-    for _ in threads:
+    threads = []
+    for _ in range(2):  # one after the other, or they might share a sync
+        threads.append(appending(log, done))
         assert disk.waiting.acquire(timeout=10.0)
     syncs = disk.syncs
     assert log.bounds(0).end == 1

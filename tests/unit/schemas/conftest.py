@@ -9,6 +9,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
 )
@@ -70,6 +71,14 @@ def golden_events() -> dict[str, Event]:
             experience_id="x",
             priority=0.125,
             expected_version=9,
+        ),
+        "PrioritiesUpdated.v1": PrioritiesUpdated(
+            event_id=b"\x07" * 16,
+            source="s",
+            event_time_us=2,
+            experience_ids=("x", "y"),
+            priorities=(0.125, 3.0),
+            expected_versions=(9, 0),
         ),
         "ExperienceRetired.v1": ExperienceRetired(
             event_id=b"\x03" * 16,

@@ -15,6 +15,7 @@ from relive.schemas import (
     ExperienceRetired,
     ExperiencesRetrieved,
     OutcomeReported,
+    PrioritiesUpdated,
     PriorityUpdated,
     SettingsChanged,
     decode,
@@ -78,6 +79,13 @@ EVENTS: dict[type[Event], st.SearchStrategy[Event]] = {
     ),
     PriorityUpdated: st.builds(
         PriorityUpdated, **HEAD, experience_id=TEXT, priority=FLOAT, expected_version=INT64
+    ),
+    PrioritiesUpdated: st.builds(
+        PrioritiesUpdated,
+        **HEAD,
+        experience_ids=st.lists(TEXT).map(tuple),
+        priorities=st.lists(FLOAT).map(tuple),
+        expected_versions=st.lists(INT64).map(tuple),
     ),
     ExperienceRetired: st.builds(ExperienceRetired, **HEAD, experience_id=TEXT, reason=TEXT),
     BufferCleared: st.builds(BufferCleared, **HEAD, reason=TEXT),
@@ -200,6 +208,8 @@ def test_bytes_put_in_anywhere_give_an_event_or_are_refused(
 
 BEFORE_IDS = b"i" * 16 + varint(1) + b"s" + varint(5) + varint(1) + b"r" + varint(1) + b"k"
 
+BEFORE_PRIORITIES = b"i" * 16 + varint(1) + b"s" + varint(5)
+
 
 @pytest.mark.parametrize(
     "raw",
@@ -212,6 +222,9 @@ BEFORE_IDS = b"i" * 16 + varint(1) + b"s" + varint(5) + varint(1) + b"r" + varin
         header("ExperiencesRetrieved") + BEFORE_IDS + varint(-(2**63)) + varint(1),
         header("ExperiencesRetrieved") + BEFORE_IDS + varint(50_000) + b"\x00" * 50_000,
         header("ExperiencesRetrieved") + BEFORE_IDS + (varint(1) + b"\x00") * 25_000,
+        header("PrioritiesUpdated") + BEFORE_PRIORITIES + varint(2**62),
+        header("PrioritiesUpdated") + BEFORE_PRIORITIES + varint(-(2**63)) + varint(1),
+        header("PrioritiesUpdated") + BEFORE_PRIORITIES + varint(50_000) + b"\x00" * 50_000,
     ],
     ids=lambda raw: raw[26:40].hex(),
 )

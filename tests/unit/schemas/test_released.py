@@ -50,6 +50,7 @@ def test_the_fingerprints_of_version_1_never_change() -> None:
         "ExperienceRetired.v1.avsc": "95b987ff20b351b9",
         "ExperiencesRetrieved.v1.avsc": "132955da7a3175a8",
         "OutcomeReported.v1.avsc": "fd474be1aa153a58",
+        "PrioritiesUpdated.v1.avsc": "ac5da5e202c82f1e",
         "PriorityUpdated.v1.avsc": "b3d9b1d0203b5681",
         "SettingsChanged.v1.avsc": "8cb46a897497e9b0",
     }.items() <= locked_entries().items()

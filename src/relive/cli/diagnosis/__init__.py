@@ -1,0 +1,1 @@
+"""What `relive doctor` looks at; nothing here changes anything."""
