@@ -1,9 +1,8 @@
 # Every target is safe to run again. `make help` lists them.
 PY := .venv/bin/python
 PYTHON ?= python3
-SRC := src schemas producers consumers index_service tests bench examples
 
-.PHONY: help setup demo test faults soak check format pictures bench lock proto cli-page clean
+.PHONY: help setup demo test faults soak check audit dist smoke format pictures bench docs lock proto cli-page clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -34,6 +33,16 @@ check: setup ## format, lint, types, import rules, generated code
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
+audit: setup ## the locked dependencies: hashes, licences, known vulnerabilities where a service answers
+	$(PY) -m infra.audit
+
+dist: setup ## the source archive and the wheel, in dist/
+	rm -rf dist
+	$(PY) -m build --no-isolation
+
+smoke: dist ## the wheel in bare environments: every Python that is here, every extra
+	PYENV_VERSION=$$(pyenv versions --bare 2>/dev/null | paste -sd:) $(PY) -m nox --session smoke
+
 format: setup ## rewrite the sources in the house format
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
@@ -44,17 +53,20 @@ pictures: setup ## the pictures of the page in docs/ (needs Chromium)
 bench: setup ## the benchmarks, as JSON on stdout
 	$(PY) -m bench
 
+docs: setup ## the manual, as a site in build/site
+	.venv/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet --doctree-dir build/doctrees docs build/site
+
 proto: setup ## generate the RPC code from the .proto
 	$(PY) -m grpc_tools.protoc -I schemas --python_out=schemas --pyi_out=schemas --grpc_python_out=schemas schemas/relive/schemas/index.proto
 
 cli-page: setup ## write docs/cli.md from the commands
 	$(PY) -m relive.cli.reference > docs/cli.md
 
-lock: ## renew the locked requirements (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-		--extra cpu --extra kafka --extra metrics --extra tracing --extra demo --extra testing --group dev --group bench --group examples pyproject.toml requirements/build.in -o requirements/dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+lock: setup ## renew the locked requirements
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+		--extra cpu --extra kafka --extra metrics --extra tracing --extra demo --extra testing --group dev --group docs --group bench --group examples pyproject.toml requirements/build.in -o requirements/dev.txt
+	.venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
 		--extra cpu --extra kafka --extra metrics --extra tracing pyproject.toml -o requirements/serve.txt
 
 clean: ## remove what setup and the tests made
-	rm -rf .venv .mypy_cache .ruff_cache dist build
+	rm -rf .venv .nox .mypy_cache .ruff_cache dist build

@@ -96,17 +96,18 @@ class Client:
             plaintext beyond this machine.
 
     Every method raises, besides what `ExperienceBuffer` raises:
-        NotCaughtUp: `min_positions` were not reached within the timeout.
-        ServiceUnavailable: it cannot be reached, is recovering or is stopping.
-        PartitionsMissing: of several services, none that answers has some of the partitions; a
-            `ServiceUnavailable`, too.
-        Overloaded: it has too many calls, and did nothing; a `ServiceUnavailable`, too.
-        Unauthenticated: it asks for a token, and this client has none that it knows.
-        PermissionDenied: the token's role does not allow the call.
-        ConsumerStopped: the service no longer follows the log.
-        DeadlineExceeded: what became of the call is unknown.
-        BufferClosed: this client is closed.
-        ServiceFailed: it failed in a way it did not expect.
+
+    - `NotCaughtUp`: `min_positions` were not reached within the timeout.
+    - `ServiceUnavailable`: it cannot be reached, is recovering or is stopping.
+    - `PartitionsMissing`: of several services, none that answers has some of the partitions; a
+      `ServiceUnavailable`, too.
+    - `Overloaded`: it has too many calls, and did nothing; a `ServiceUnavailable`, too.
+    - `Unauthenticated`: it asks for a token, and this client has none that it knows.
+    - `PermissionDenied`: the token's role does not allow the call.
+    - `ConsumerStopped`: the service no longer follows the log.
+    - `DeadlineExceeded`: what became of the call is unknown.
+    - `BufferClosed`: this client is closed.
+    - `ServiceFailed`: it failed in a way it did not expect.
     """
 
     def __init__(

@@ -60,25 +60,24 @@ class BufferConfig(BaseSettings):
 
     Attributes:
         capacity: experiences kept; the oldest (or least) give way.
-        eviction_policy: `oldest` or `lowest_priority`.
+        eviction_policy: which give way, the oldest or those of lowest priority.
         visual_dim, text_dim: fixed by the first experience when left out.
-        similarity_metric: `cosine` or `euclidean`.
-        hybrid_mode: `weighted` or `average`; see `relive.core.embedding`.
+        similarity_metric: what the similarity of embeddings is made of.
+        hybrid_mode: how two embeddings become one; see `relive.core.embedding`.
         visual_weight, text_weight: shares of the similarity; normalised to sum 1.
         confidence_weight, reward_weight, age_weight, priority_floor, half_life_s: of the
             priority; see `relive.core.priority`.
         record_retrievals: whether searches and samples become events, and count.
         sample_min_size, samples_per_insert, max_times_sampled, sample_timeout_s: limits on what one
             process samples; see `relive.index_service.sampling_limits`.
-        faiss_backend: `gpu` or `cpu`: what searches the published index. The CPU goes on where the
-            GPU fails.
+        faiss_backend: what searches the published index. The CPU goes on where the GPU fails.
         faiss_use_gpu_fallback: search on the CPU where there is no GPU, too, instead of refusing
             to start.
         faiss_n_probes: lists of near rows that a search looks into; their number is fitted to it.
         faiss_recall_floor: share of the true ten nearest that lists must find to be used; with 1,
             searches compare all rows.
-        persistence_backend: what the state is kept in, `lmdb` or `file`. To change it, remove the
-            `state` directory: the log rebuilds it.
+        persistence_backend: what the state is kept in. To change it, remove the `state` directory:
+            the log rebuilds it.
         persistence_path: directory of the state, for services; a buffer is opened with its path.
         snapshot_interval: events after which a snapshot of the state is taken, but not before the
             log has grown by as much as the last one wrote.
@@ -97,8 +96,8 @@ class BufferConfig(BaseSettings):
         tls_ca: file (PEM); a client uses TLS, and trusts services with a certificate signed by
             these.
         tls_client_certificate, tls_client_key: files (PEM) that a client shows.
-        token: a client's; never shown. Or `token_file`, which holds nothing else. Files with
-            tokens must be their owner's only (mode 0600).
+        token, token_file: a client's token, never shown, or a file that holds nothing else. Files
+            with tokens must be their owner's only (mode 0600).
         metrics_listen: HOST:PORT at which a service has metrics for Prometheus; None for none.
         metrics_insecure_listen: let that be beyond this machine: anyone there may read them.
         log_format: of what services say on stderr: `text`, or `json`, an object a line.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from relive.buffer import BufferConfig, Experience, ExperienceBuffer
 from relive.client import Client
 from relive.consumers import MemoryStore
 from relive.errors import InvalidConfig, SampleTimeout
-from relive.index_service import Engine
+from relive.index_service import Engine, sampling_limits
 from relive.index_service.server import IndexServer
 from relive.log import open_log
 
@@ -44,6 +45,29 @@ def test_a_sample_goes_on_as_soon_as_it_may(tmp_path: Path) -> None:
         drawn: list[int] = []
         waiting = threading.Thread(target=lambda: drawn.append(len(buffer.sample(3))))
         waiting.start()
+        add(buffer, 1)
+        waiting.join(30)
+        assert drawn == [3]
+
+
+def test_a_sample_waits_as_long_as_is_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, asked = [0.0], threading.Event()
+
+    def monotonic() -> float:
+        asked.set()
+        return now_s[0]
+
+    monkeypatch.setattr(sampling_limits, "time", SimpleNamespace(monotonic=monotonic))
+    with opened(tmp_path, sample_min_size=10, sample_timeout_s=120.0) as buffer:
+        add(buffer, 8)
+        drawn: list[int] = []
+        waiting = threading.Thread(target=lambda: drawn.append(len(buffer.sample(3))))
+        waiting.start()
+        assert asked.wait(30)
+        now_s[0] = 100.0
+        add(buffer, 1)
         add(buffer, 1)
         waiting.join(30)
         assert drawn == [3]

@@ -19,7 +19,7 @@ from relive.core.state import PartitionState
 from relive.errors import IndexDamaged, InvalidQuery
 from relive.index_service.contents import Content, contents
 from relive.index_service.filter_columns import Selected
-from relive.index_service.limits import DEFAULT_TIMEOUT_S, MAX_SAMPLE, checked_count
+from relive.index_service.limits import MAX_SAMPLE, checked_count
 from relive.index_service.projections import Projections
 from relive.index_service.retrievals import Retrievals
 from relive.index_service.sampler import Request, Sampled, sampled
@@ -76,12 +76,13 @@ class Drawing:
         text: VectorLike | None = None,
         nearest_share: float = 0.5,
         filter: Filter | None = None,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float = math.inf,
         recorded: bool = True,
     ) -> SampleBatch:
         """n experiences by priority at the positions reached; see `ExperienceBuffer.sample`.
 
         Args:
+            timeout_s: of a caller who waits less long than the limits say.
             recorded: whether it counts as a retrieval.
         """
         request = self._request(n, seed, replace, now, alpha, beta, strategy)
@@ -113,7 +114,7 @@ class Drawing:
         beta: float = 0.0,
         strategy: str = Strategy.PRIORITIZED,
         filter: Filter | None = None,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float = math.inf,
     ) -> SequenceBatch:
         """n runs of steps; see `ExperienceBuffer.sample_sequences`."""
         request = self._request(n, seed, replace, now, alpha, beta, strategy)
