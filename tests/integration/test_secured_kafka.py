@@ -183,7 +183,7 @@ def test_the_commands_take_it_from_a_file_and_from_the_environment_and_never_sho
     started = time.monotonic()
     refused = run_relive("stats", kafka.url, "--json", **environ)
     assert time.monotonic() - started < 60
-    assert (refused.code, refused.json["error"]["type"]) == (1, "LogAccessDenied")
+    assert (refused.code, refused.json["error"]["class"]) == (6, "LogAccessDenied")
     assert "the user alice" in refused.json["error"]["message"]
     environ["RELIVE_KAFKA_SASL_PASSWORD"] = PASSWORDS["alice"]
     stats = run_relive("stats", kafka.url, "--json", **environ)

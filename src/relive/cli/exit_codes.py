@@ -34,7 +34,7 @@ _SAYS = {
     ExitCode.NOT_FOUND: "no such experience, retrieval, log or position",
     ExitCode.DAMAGED: "what is stored is not what was written",
     ExitCode.UNREACHABLE: "a log or a service cannot be reached, or is late; again later may help",
-    ExitCode.NO_ACCESS: "the service wants a token, or another one",
+    ExitCode.NO_ACCESS: "the log or the service wants other credentials, or more rights",
     ExitCode.CONFLICT: "not as things are: in use, recorded otherwise, replaced, made by another "
     "version",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C; what was reported as done is",
@@ -61,6 +61,10 @@ _CODES: tuple[tuple[ExitCode, tuple[type[errors.ReliveError], ...]], ...] = (
         (errors.UnknownExperience, errors.UnknownRetrieval, errors.LogMissing, errors.LogGap),
     ),
     (
+        ExitCode.NO_ACCESS,
+        (errors.Unauthenticated, errors.PermissionDenied, errors.LogAccessDenied),
+    ),
+    (
         ExitCode.UNREACHABLE,
         (
             errors.ServiceUnavailable,
@@ -71,7 +75,6 @@ _CODES: tuple[tuple[ExitCode, tuple[type[errors.ReliveError], ...]], ...] = (
             errors.UndeliveredEvents,
         ),
     ),
-    (ExitCode.NO_ACCESS, (errors.Unauthenticated, errors.PermissionDenied)),
     (
         ExitCode.CONFLICT,
         (
