@@ -1,6 +1,8 @@
 # Every target is safe to run again. `make help` lists them.
 PY := .venv/bin/python
 PYTHON ?= python3
+# Of tests, each with brokers of its own: many tests wait for processes and disks.
+WORKERS ?= 2
 
 .PHONY: help setup demo test faults soak check audit dist smoke format pictures bench docs lock proto cli-page clean
 
@@ -19,7 +21,7 @@ demo: setup ## an agent that learns online from real images (under a minute)
 	.venv/bin/relive demo
 
 test: setup ## every test, those against a real broker included
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 faults: setup ## kills, damage, full disks and broken brokers at length (ten minutes; needs strace)
 	RELIVE_FAULTS=ci $(PY) -m pytest tests/faults
