@@ -66,7 +66,6 @@ class Colour(enum.IntEnum):
         1j,
         nested(MAX_DEPTH + 1),
     ],
-    ids=repr,
 )
 def test_what_would_not_come_back_the_same_is_refused(value: Any) -> None:
     with pytest.raises(InvalidExperience) as refused:
