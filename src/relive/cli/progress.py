@@ -72,17 +72,22 @@ def _show(console: Console, look: Callable[[], Stage], over: threading.Event) ->
         return
     columns = TextColumn("{task.description}"), BarColumn(), _Done(), _Rate(), _Time()
     with Progress(*columns, console=console, transient=True) as bar:
-        task, what = None, ""
+        task, shown = None, Stage("")
         while True:
             stage = look()
-            if task is None or stage.what != what:  # each has a rate of its own
+            # Each has a rate of its own; and rich can't be told that there is no total any more.
+            if task is None or _kind(stage) != _kind(shown):
                 if task is not None:
                     bar.remove_task(task)
-                what = stage.what
-                task = bar.add_task(what, completed=_within(stage), unit=stage.unit)
+                task = bar.add_task(stage.what, total=stage.total, unit=stage.unit)
             bar.update(task, completed=_within(stage), total=stage.total)
+            shown = stage
             if over.wait(_LOOK_S):
                 return
+
+
+def _kind(stage: Stage) -> tuple[str, bool]:
+    return stage.what, stage.total is None
 
 
 def _within(stage: Stage) -> int:
