@@ -79,9 +79,10 @@ def trim(
     for partition, position in first.items():
         done = bounds[partition].first
         while done < position:
-            log.truncate_before(partition, min(position, done + piece))
-            # Another process may have removed more.
-            before, done = done, log.bounds(partition).first
+            before, done = done, min(position, done + piece)
+            log.truncate_before(partition, done)
+            if done < position:  # another process may have removed more
+                done = max(done, log.bounds(partition).first)
             progress.add(min(done, position) - before)
         _log.info("partition %d of the log begins at %d now", partition, position)
     return first
