@@ -19,6 +19,7 @@ from relive.core.filter import Filter, checked_filter, finite_number
 from relive.core.priority_update import PriorityUpdates, checked_updates
 from relive.core.results import (
     BufferStats,
+    BuildProgress,
     MinPositions,
     SampleBatch,
     SearchResult,
@@ -41,6 +42,7 @@ from relive.index_service.rpc_messages import (
     MAX_MESSAGE_BYTES,
     SERVICE,
     buffer_stats,
+    build_progress,
     experience_of,
     filter_message,
     freshness,
@@ -64,6 +66,7 @@ __all__ = ["Client", "Filter", "health"]
 _RECONNECT_MS = (100, 2_000)
 # What takes as long as a log or an index is large.
 _EXPLAIN_S, _REBUILD_S = 300.0, 3_600.0
+_TOLD_EVERY_S = 2.0
 
 Answer = TypeVar("Answer")
 
@@ -497,7 +500,13 @@ class Client:
 
         return self._again_until_there("explain", ask, timeout_s, _EXPLAIN_S)
 
-    def rebuild_index(self, *, wait: bool = True, timeout_s: float | None = None) -> None:
+    def rebuild_index(
+        self,
+        *,
+        wait: bool = True,
+        timeout_s: float | None = None,
+        told: Callable[[BuildProgress], None] | None = None,
+    ) -> None:
         """Have the service build its index anew, and swap them; its reads and writes go on.
 
         Where there are several services, each has an index of its own: ask one by one.
@@ -505,6 +514,7 @@ class Client:
         Args:
             wait: until it is in service; `stats().epoch` has risen by one then.
             timeout_s: of all this; an hour by default.
+            told: called about every two seconds meanwhile with how far the service's build is.
 
         Raises:
             BuildFailed: it could not be built, if waited for; the old one stays.
@@ -518,7 +528,12 @@ class Client:
         request.ticket = reply.ticket
 
         def ask(left_s: float) -> bool | None:
-            return self._call("rebuild_index", self._rebuild_index, request, left_s).done or None
+            wait_s = left_s if told is None else min(left_s, _TOLD_EVERY_S)
+            answer = self._call("rebuild_index", self._rebuild_index, request, wait_s)
+            progress = build_progress(answer)
+            if told is not None and progress is not None:
+                told(progress)
+            return answer.done or None
 
         self._again_until_there("rebuild_index", ask, timeout_s, _REBUILD_S)
 

@@ -33,6 +33,7 @@ from relive.consumers.payload_segments import (
     unpack_reference,
     unpack_segment,
 )
+from relive.consumers.progress import Progress
 from relive.consumers.store import DiskUse
 from relive.consumers.tables import AFTER_ALL, SEGMENTS, Tables
 from relive.core.tail import Changes, Later, Table, later
@@ -153,13 +154,13 @@ class DurableStore:
                 )
                 raise
 
-    def copy_to(self, directory: Path) -> None:
+    def copy_to(self, directory: Path, progress: Progress | None = None) -> None:
         with self._copies:
             if self._closed:
                 raise StoreError(f"the state in {self._directory} is closed")
             self._copying += 1
         try:
-            self._copy_to(directory)
+            self._copy_to(directory, progress or Progress())
         finally:
             with self._copies:
                 self._copying -= 1
@@ -213,7 +214,7 @@ class DurableStore:
             raise failure from error
         self._payloads.adopt(staged)
 
-    def _copy_to(self, directory: Path) -> None:
+    def _copy_to(self, directory: Path, progress: Progress) -> None:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if any(directory.iterdir()):
@@ -225,9 +226,11 @@ class DurableStore:
                 with self._writing:
                     kept.callback(self._payloads.unpin, self._payloads.pin())
                     segments = self._payloads.seal()
-                    copy_tables = kept.enter_context(self._tables.copying(directory))
-                self._payloads.copy(segments, directory)
-                copy_tables()
+                    tables = kept.enter_context(self._tables.copying(directory))
+                size = tables.size + sum(segment.size for segment in segments)
+                progress.begin("copying the state", size, "bytes")
+                self._payloads.copy(segments, directory, progress)
+                tables.write(progress)
             write_made_note(directory, self._backend, finished=True)
             sync_directory(directory)
         except OSError as error:

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -33,7 +33,8 @@ from relive.consumers.durable_files import (
     write_atomically,
 )
 from relive.consumers.durable_store import DurableStore
-from relive.consumers.tables import TABLES, TableChanges
+from relive.consumers.progress import Progress
+from relive.consumers.tables import TABLES, TableChanges, TablesCopy
 from relive.errors import (
     StoreDamaged,
     StoreError,
@@ -197,7 +198,7 @@ class FileTables(TablesInMemory):
             self._try_checkpoint()
 
     @contextmanager
-    def copying(self, directory: Path) -> Iterator[Callable[[], None]]:
+    def copying(self, directory: Path) -> Iterator[TablesCopy]:
         if self._checkpoint_bytes:
             source = _path(self._directory, "checkpoint", self._generation)
             link_or_copy(source, self._checkpoint_bytes, directory / source.name)
@@ -206,12 +207,13 @@ class FileTables(TablesInMemory):
         # A checkpoint may remove the journal meanwhile.
         source_journal = os.open(self._journal_path, os.O_RDONLY | os.O_CLOEXEC)
 
-        def copy() -> None:
-            copy_start(source_journal, length, target)
+        def copy(progress: Progress) -> None:
+            with progress.growing(target):
+                copy_start(source_journal, length, target)
             write_note(target)
 
         try:
-            yield copy
+            yield TablesCopy(length, copy)
         finally:
             os.close(source_journal)
 

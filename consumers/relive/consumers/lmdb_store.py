@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -33,12 +33,15 @@ from relive.consumers.lmdb_file import (
     packed_sum,
     unpacked_sum,
 )
+from relive.consumers.progress import Progress
 from relive.consumers.store_check import renew
-from relive.consumers.tables import TableChanges
+from relive.consumers.tables import TableChanges, TablesCopy
 from relive.errors import StoreDamaged, StoreError, StoreFull, StoreStopped
 
 BACKEND: Final = "lmdb"
 _LOCK_NAME = "lock.mdb"
+
+_META_PAGES = 2
 
 # Room for twice as many readers as LMDB would make; it uses what is there.
 _LOCK_BYTES = 16 * 1024
@@ -141,9 +144,11 @@ class LmdbTables(LmdbReads):
             ) from error
 
     @contextmanager
-    def copying(self, directory: Path) -> Iterator[Callable[[], None]]:
+    def copying(self, directory: Path) -> Iterator[TablesCopy]:
         with self._env.begin() as transaction:
-            yield lambda: self._copy(transaction, directory / DATA_NAME)
+            path = directory / DATA_NAME
+            size = self._compact_size(transaction)
+            yield TablesCopy(size, lambda progress: self._copy(transaction, path, progress))
 
     def disk_bytes(self) -> int:
         return self._data.stat().st_size
@@ -164,10 +169,17 @@ class LmdbTables(LmdbReads):
         before = unpacked_sum(self._data, stored)
         transaction.put(SUM_KEY, packed_sum((before + change) % SUM_MODULUS), db=database)
 
-    def _copy(self, transaction: lmdb.Transaction, path: Path) -> None:
+    def _compact_size(self, transaction: lmdb.Transaction) -> int:
+        """Of a copy without free pages, in bytes."""
+        found = [self._env.stat(), *(transaction.stat(t) for t in self._tables.values())]
+        pages = sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in found)
+        return int((_META_PAGES + pages) * found[0]["psize"])
+
+    def _copy(self, transaction: lmdb.Transaction, path: Path, progress: Progress) -> None:
         descriptor = create(path)
         try:
-            self._env.copyfd(descriptor, compact=True, txn=transaction)
+            with progress.growing(path):
+                self._env.copyfd(descriptor, compact=True, txn=transaction)
             sync(descriptor)
         except lmdb.Error as error:
             raise StoreError(f"cannot copy {self._data} to {path}: {error}") from error

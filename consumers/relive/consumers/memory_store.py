@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sortedcontainers import SortedDict
 
+from relive.consumers.progress import Progress
 from relive.consumers.store import DiskUse
 from relive.core.tail import Changes, Later, Table, later
 from relive.errors import StoreError
@@ -52,7 +53,7 @@ class MemoryStore:
         for entries in self._tables.values():
             entries.clear()
 
-    def copy_to(self, directory: Path) -> None:
+    def copy_to(self, directory: Path, progress: Progress | None = None) -> None:
         raise StoreError(f"cannot copy the state to {directory}: it is in memory only")
 
     def disk_use(self) -> DiskUse:

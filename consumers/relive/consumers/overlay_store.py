@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from relive.consumers.progress import Progress
 from relive.consumers.store import DiskUse, StateStore
 from relive.core.tail import Changes, Later, Table, Tail
 from relive.errors import StoreError
@@ -48,7 +49,7 @@ class OverlayStore:
                     else:
                         self._tail.put(table, key, value)
 
-    def copy_to(self, directory: Path) -> None:
+    def copy_to(self, directory: Path, progress: Progress | None = None) -> None:
         raise StoreError(f"cannot copy the state to {directory}: part of it is in memory only")
 
     def disk_use(self) -> DiskUse:

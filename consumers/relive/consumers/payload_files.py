@@ -31,6 +31,7 @@ from relive.consumers.payload_segments import (
     segment_key,
     worth_rewriting,
 )
+from relive.consumers.progress import Progress
 from relive.consumers.segment_reader import SegmentReader
 from relive.consumers.segment_writer import Place, SegmentWriter
 from relive.errors import StoreDamaged, StoreError
@@ -250,7 +251,7 @@ class PayloadFiles:
             for number, segment in self._segments.items()
         ]
 
-    def copy(self, copied: Iterable[Copied], directory: Path) -> None:
+    def copy(self, copied: Iterable[Copied], directory: Path, progress: Progress) -> None:
         """Put the segments into another directory; they are pinned meanwhile.
 
         Raises:
@@ -259,10 +260,11 @@ class PayloadFiles:
         for number, size, linked in copied:
             source = self._reader.path(number)
             target = directory / source.name
-            if linked:
-                link_or_copy(source, size, target)
-            else:
-                copy_start(source, size, target)
+            with progress.growing(target):
+                if linked:
+                    link_or_copy(source, size, target)
+                else:
+                    copy_start(source, size, target)
 
     def close(self) -> None:
         """Remove what nobody reads any more, and close all files."""

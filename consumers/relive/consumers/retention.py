@@ -6,11 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from relive.consumers.ladder import Ladder
+from relive.consumers.progress import Progress
 from relive.consumers.snapshots import Snapshots
 from relive.core.results import Positions
 from relive.errors import SnapshotUnsound, TrimRefused
 from relive.log import Bounds, EventLog
 from relive.log.findings import Finding, Verdict
+
+# Removed in pieces, so that one can tell how far it is.
+_LEAST_AT_ONCE, _MOST_PIECES = 2_000, 100
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +47,11 @@ def bounds_of(log: EventLog) -> dict[int, Bounds]:
 
 
 def trim(
-    log: EventLog, wanted: Positions, kept: Sequence[Positions], committed: Positions | None
+    log: EventLog,
+    wanted: Positions,
+    kept: Sequence[Positions],
+    committed: Positions | None,
+    progress: Progress | None = None,
 ) -> dict[int, int]:
     """Remove the log's beginning, as far as what is kept allows.
 
@@ -52,6 +60,7 @@ def trim(
         wanted: remove everything before these.
         kept: positions of all snapshots; one of them is known to be sound.
         committed: of the store, where its positions are known.
+        progress: told how many positions are gone.
 
     Returns:
         the first positions now, of the partitions that lost something.
@@ -60,9 +69,21 @@ def trim(
         LogUnavailable, LogReplaced: as for the log.
     """
     needed = [*kept, *([] if committed is None else [committed])]
-    first = allowed(bounds_of(log), wanted, needed)
+    progress = progress or Progress()
+    bounds = bounds_of(log)
+    first = allowed(bounds, wanted, needed)
+    total = sum(position - bounds[partition].first for partition, position in first.items())
+    progress.begin("trimming the log", total)
+    # Kafka removes any number at once, so that many pieces of each partition would take longer.
+    piece = max(_LEAST_AT_ONCE, -(-total // _MOST_PIECES))
     for partition, position in first.items():
-        log.truncate_before(partition, position)
+        done = bounds[partition].first
+        while done < position:
+            before, done = done, min(position, done + piece)
+            log.truncate_before(partition, done)
+            if done < position:  # another process may have removed more
+                done = max(done, log.bounds(partition).first)
+            progress.add(min(done, position) - before)
         _log.info("partition %d of the log begins at %d now", partition, position)
     return first
 

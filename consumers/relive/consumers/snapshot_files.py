@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from relive.consumers.durable_files import create, sync, sync_file, write_all
+from relive.consumers.durable_files import create, sync, write_all
 
 # Read at once, so that a thread that hashes beside others rarely waits for the interpreter. Synced
 # in between, so that the syncs of others don't wait behind hundreds of megabytes.
@@ -14,20 +15,20 @@ _READ_BYTES = 1024 * 1024
 _SLICE_BYTES = 4 * 1024 * 1024
 
 
-def sha256_of(path: Path) -> str:
-    """The checksum of a file, in hexadecimal."""
+def sha256_of(path: Path, seen: Callable[[int], None] | None = None) -> str:
+    """The checksum of a file, in hexadecimal.
+
+    Args:
+        seen: called with every so many bytes that were read.
+    """
     checksum = hashlib.sha256()
     part = memoryview(bytearray(min(_READ_BYTES, path.stat().st_size)))
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(part):
             checksum.update(part[:count])
+            if seen is not None:
+                seen(count)
     return checksum.hexdigest()
-
-
-def synced_sha256_of(path: Path) -> str:
-    """The checksum of a file, which is durable from here on."""
-    sync_file(path)
-    return sha256_of(path)
 
 
 def copy_with_sha256(source: Path, target: Path) -> str:

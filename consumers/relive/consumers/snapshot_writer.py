@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TypeAlias
 
 from relive.consumers.committed import Committed, last_committed
-from relive.consumers.durable_files import sync_directory, write_atomically
+from relive.consumers.durable_files import sync_directory, sync_file, write_atomically
 from relive.consumers.file_lock import locked
 from relive.consumers.manifest import Manifest, SnapshotFile
 from relive.consumers.opening import Backend, open_store
-from relive.consumers.snapshot_files import sha256_of, synced_sha256_of
+from relive.consumers.progress import Progress
+from relive.consumers.snapshot_files import sha256_of
 from relive.consumers.snapshots import MANIFEST_NAME, STATE_NAME, Snapshot, Snapshots, snapshot_at
 from relive.consumers.store import StateStore
 from relive.errors import SnapshotError, SnapshotUnsound
@@ -55,6 +56,7 @@ class SnapshotWriter:
         *,
         timeout_s: float = 0.0,
         step: Step = no_step,
+        progress: Progress | None = None,
     ) -> Snapshot:
         """Write a snapshot of what a store's last commit left, then remove the oldest.
 
@@ -63,6 +65,7 @@ class SnapshotWriter:
             keep: how many of this log stay.
             timeout_s: how long to wait for another writer.
             step: called before each of `STEPS`.
+            progress: told how many bytes are copied, and read again.
 
         Raises:
             SnapshotError: it could not be written; nothing of it is left.
@@ -71,7 +74,7 @@ class SnapshotWriter:
         try:
             with self._locked(timeout_s):
                 self._remove_unfinished()
-                snapshot = self._write(store, step)
+                snapshot = self._write(store, step, progress or Progress())
                 step("prune")
                 self._prune(snapshot.manifest.state.log, keep)
         except OSError as error:
@@ -84,16 +87,17 @@ class SnapshotWriter:
             with suppress(SnapshotError), self._locked(0.0):
                 self._remove_unfinished()
 
-    def _write(self, store: StateStore, step: Step) -> Snapshot:
+    def _write(self, store: StateStore, step: Step, progress: Progress) -> Snapshot:
         unfinished = self._unfinished()
         unfinished.mkdir(mode=0o700)
         try:
             step("copy")
-            store.copy_to(unfinished / STATE_NAME)
+            store.copy_to(unfinished / STATE_NAME, progress)
             step("describe")
+            progress.begin("looking at the copy")
             state = self._described(unfinished / STATE_NAME)
             step("sync")
-            files = self._files(unfinished / STATE_NAME, state.log)
+            files = self._files(unfinished / STATE_NAME, state.log, progress)
             manifest = Manifest(
                 store=self._backend,
                 state=state,
@@ -143,15 +147,22 @@ class SnapshotWriter:
             raise SnapshotError("there is nothing to take a snapshot of: the state is empty")
         return state
 
-    def _files(self, copy: Path, log: str) -> list[SnapshotFile]:
+    def _files(self, copy: Path, log: str, progress: Progress) -> list[SnapshotFile]:
         known = self._known_checksums(log)
-        files = []
+        found = []
         for path in sorted(path for path in copy.rglob("*") if path.is_file()):
             status = path.stat()
             shared = status.st_nlink > 1
-            checksum = known.get(_identity(status)) if shared else synced_sha256_of(path)
-            name = path.relative_to(copy).as_posix()
-            files.append(SnapshotFile(name, status.st_size, checksum or sha256_of(path), shared))
+            checksum = known.get(_identity(status)) if shared else None
+            found.append((path, status.st_size, shared, checksum))
+        unknown = sum(size for _, size, _, checksum in found if checksum is None)
+        progress.begin("reading the copy", unknown, "bytes")
+        files = []
+        for path, size, shared, checksum in found:
+            if not shared:
+                sync_file(path)
+            checksum = checksum or sha256_of(path, progress.add)
+            files.append(SnapshotFile(path.relative_to(copy).as_posix(), size, checksum, shared))
         return files
 
     def _known_checksums(self, log: str) -> dict[tuple[int, ...], str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from relive.consumers.manifest import Manifest
 from relive.consumers.materializer import Materializer
 from relive.consumers.opening import Backend
+from relive.consumers.progress import Progress
 from relive.consumers.retention import all_but_the_last, bounds_of, trim
 from relive.consumers.snapshot_writer import SnapshotWriter, Step, no_step
 from relive.consumers.snapshots import Snapshot, Snapshots
@@ -117,8 +118,12 @@ class Snapshotter:
                 )
                 self._thread.start()
 
-    def take(self, timeout_s: float = TIMEOUT_S) -> Snapshot:
+    def take(self, timeout_s: float = TIMEOUT_S, progress: Progress | None = None) -> Snapshot:
         """Commit, and take a snapshot of that.
+
+        Args:
+            timeout_s: how long another one is waited for.
+            progress: told how far it is.
 
         Raises:
             SnapshotError: it could not be written, or another is being written all the time.
@@ -126,7 +131,7 @@ class Snapshotter:
             BufferClosed: closed, also meanwhile.
         """
         with self._alone(timeout_s):
-            return self._take(timeout_s)
+            return self._take(timeout_s, progress or Progress())
 
     def close(self) -> None:
         """Stop; a snapshot that is being written is given up at its next step."""
@@ -146,7 +151,7 @@ class Snapshotter:
                     if self._is_due(self._last):
                         started = time.monotonic()
                         with self._alone(TIMEOUT_S):
-                            self._take(0.0)
+                            self._take(0.0, Progress())
                         self._closing.wait(min(_REST * (time.monotonic() - started), _MOST_REST_S))
                 pause = _RETRY_S[0]
             except BufferClosed:
@@ -164,13 +169,17 @@ class Snapshotter:
         newest = self._snapshots.readable(self._event_log.identity())[:1]
         return newest[0].manifest if newest else None
 
-    def _take(self, timeout_s: float) -> Snapshot:
+    def _take(self, timeout_s: float, progress: Progress) -> Snapshot:
         self._materializer.commit()
         snapshot = self._already_taken()
         if snapshot is None:
             started = time.monotonic()
             snapshot = self._writer.write(
-                self._store, self._options.keep, timeout_s=timeout_s, step=self._next_step
+                self._store,
+                self._options.keep,
+                timeout_s=timeout_s,
+                step=self._next_step,
+                progress=progress,
             )
             _log.info(
                 "snapshot %s: %d events, wrote %d bytes in %.1f s",
@@ -180,7 +189,7 @@ class Snapshotter:
                 time.monotonic() - started,
             )
         self._last = snapshot.manifest
-        self._trim()
+        self._trim(progress)
         return snapshot
 
     def _already_taken(self) -> Snapshot | None:
@@ -194,13 +203,14 @@ class Snapshotter:
                 return snapshot
         return None
 
-    def _trim(self) -> None:
+    def _trim(self, progress: Progress) -> None:
         kept, committed = self._options.log_retention_events, self._materializer.committed
         if kept is None or committed is None:
             return
         wanted = all_but_the_last(bounds_of(self._event_log), kept)
         snapshots = self._snapshots.readable(self._event_log.identity())
-        trim(self._event_log, wanted, [s.positions for s in snapshots], committed.positions)
+        kept_positions = [s.positions for s in snapshots]
+        trim(self._event_log, wanted, kept_positions, committed.positions, progress)
 
     def _next_step(self, name: str) -> None:
         if self._closing.is_set():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from relive.consumers.progress import Progress
 from relive.core.tail import Changes, KeyValues
 
 
@@ -45,7 +46,7 @@ class StateStore(KeyValues, Protocol):
             StoreStopped: neither this commit nor any later one is made; reopen the store.
         """
 
-    def copy_to(self, directory: Path) -> None:
+    def copy_to(self, directory: Path, progress: Progress | None = None) -> None:
         """Make a consistent copy of what the last commit left, which the same kind of store opens.
 
         Files that never change again are hard links where the file system has them, and copies
@@ -53,6 +54,7 @@ class StateStore(KeyValues, Protocol):
 
         Args:
             directory: made if missing, and empty. If the copy fails, it is removed.
+            progress: told how many bytes there are.
 
         Raises:
             StoreError: it could not be made.

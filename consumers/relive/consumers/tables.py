@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from relive.consumers.progress import Progress
 from relive.core.tail import Table
 
 # The segment files, beside the tables of the state.
@@ -35,6 +37,19 @@ class TableReads(Protocol):
         """Keys and values with start <= key < stop, ascending."""
 
 
+@dataclass(frozen=True, slots=True)
+class TablesCopy:
+    """A copy that is to be made.
+
+    Attributes:
+        size: of it, in bytes.
+        write: makes it, and tells how much of it there is.
+    """
+
+    size: int
+    write: Callable[[Progress], None]
+
+
 class Tables(TableReads, Protocol):
     """Tables that change as a whole or not at all."""
 
@@ -46,7 +61,7 @@ class Tables(TableReads, Protocol):
             StoreStopped: what is on disk is unknown.
         """
 
-    def copying(self, directory: Path) -> AbstractContextManager[Callable[[], None]]:
+    def copying(self, directory: Path) -> AbstractContextManager[TablesCopy]:
         """Fixes what is copied on entering, under the store's lock; what it gives then copies.
 
         The copy says that it was closed in good order.

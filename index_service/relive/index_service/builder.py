@@ -23,6 +23,7 @@ import numpy as np
 from relive.consumers.durable_files import sync_directory, sync_file, write_atomically
 from relive.core.checksum import crc32
 from relive.core.framed import framed, unframed
+from relive.index_service.build_progress import Phase, ProgressFile, Told
 from relive.index_service.index_files import (
     CHECKS,
     KEYS,
@@ -75,6 +76,7 @@ def build(directory: Path) -> IndexManifest:
         OSError, ValueError: what is in it is no job, or there is no room.
     """
     started = time.monotonic()
+    progress = ProgressFile(directory)
     job = Job(**unframed("job", (directory / _JOB).read_bytes()))
     space = space_of(job.space)
     rows: Float32Array = np.memmap(
@@ -82,9 +84,11 @@ def build(directory: Path) -> IndexManifest:
     )
     trained = None
     if job.rows >= FEWEST_ROWS and job.recall_floor < 1.0:
-        trained = train(rows, space, n_probes=job.n_probes, floor=job.recall_floor)
+        trained = train(
+            rows, space, n_probes=job.n_probes, floor=job.recall_floor, told=progress.tell
+        )
     made = None if trained is None else _write_lists(directory, trained)
-    norm = _write_checks(directory, rows)
+    norm = _write_checks(directory, rows, progress.tell)
     names = [KEYS, CHECKS] + ([] if made is None else [LISTS])
     for name in [ROWS, *names]:
         sync_file(directory / name)
@@ -100,6 +104,7 @@ def build(directory: Path) -> IndexManifest:
         {name: fingerprint(directory / name) for name in names},
     )
     (directory / _JOB).unlink()
+    progress.remove()
     write_manifest(directory, manifest)
     sync_directory(directory)
     return manifest
@@ -114,13 +119,14 @@ def _write_lists(directory: Path, trained: Trained) -> ListsMade:
     )
 
 
-def _write_checks(directory: Path, rows: Float32Array) -> float:
+def _write_checks(directory: Path, rows: Float32Array, told: Told) -> float:
     """Write the checksum of each row; returns the greatest length of a row."""
     crcs = np.empty(len(rows), dtype="<u4")
     norm = 0.0
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         block = np.ascontiguousarray(rows[start : start + _ROWS_AT_ONCE])
         crcs[start : start + len(block)] = [crc32(row.data.cast("B")) for row in block]
+        told(Phase.CHECKS, start + len(block), len(rows))
         norm = max(norm, float(np.einsum("ij,ij->i", block, block).max()) ** 0.5)
     write_atomically(directory / CHECKS, crcs.tobytes())
     return norm

@@ -16,6 +16,7 @@ import numpy as np
 
 from relive.consumers.durable_files import create, sync, write_all
 from relive.errors import BuildFailed
+from relive.index_service.build_progress import Phase, Told, not_told, pass_on
 from relive.index_service.index_files import KEYS, ROWS
 from relive.index_service.scan import IndexArray
 from relive.index_service.view import View
@@ -33,8 +34,11 @@ _MOST_BYTES = 1024 * 1024
 _SLICE_BYTES = 4 * 1024 * 1024
 
 
-def write_rows(directory: Path, view: View) -> int:
+def write_rows(directory: Path, view: View, told: Told = not_told) -> int:
     """Write the rows that a view sees, and their keys, ordered by partition and position.
+
+    Args:
+        told: how many are written.
 
     Returns:
         how many.
@@ -47,7 +51,8 @@ def write_rows(directory: Path, view: View) -> int:
     order = np.lexsort((position, partition))
     target = create(directory / ROWS)
     try:
-        at = synced = 0
+        at = synced = written = 0
+        told(Phase.ROWS, 0, len(order))
         most = max(1, _MOST_BYTES // max(1, 4 * view.space.width))
         for segment, start, stop in _runs(of[order], row[order], most):
             block = segments[segment].chunk.span(start, stop)
@@ -56,6 +61,8 @@ def write_rows(directory: Path, view: View) -> int:
             if at - synced >= _SLICE_BYTES:
                 sync(target)
                 synced = at
+            written += len(block)
+            told(Phase.ROWS, written, len(order))
     finally:
         os.close(target)
     keys = create(directory / KEYS)
@@ -105,12 +112,16 @@ def _runs(of: IndexArray, row: IndexArray, most: int) -> Iterator[tuple[int, int
 
 
 def run_builder(
-    directory: Path, stopped: Callable[[], bool], timeout_s: float = BUILD_TIMEOUT_S
+    directory: Path,
+    stopped: Callable[[], bool],
+    timeout_s: float = BUILD_TIMEOUT_S,
+    told: Told = not_told,
 ) -> None:
     """Run a builder on the job in a directory, and wait for its end.
 
     Args:
         stopped: called again and again meanwhile; once it says so, the builder is ended.
+        told: how far the builder is.
 
     Raises:
         BuildFailed: it ended otherwise than by finishing; says how, and what it said.
@@ -129,6 +140,7 @@ def run_builder(
         ended = False
         while builder.poll() is None and time.monotonic() < deadline and not (ended := stopped()):
             pause.wait(_POLL_S)
+            pass_on(directory, told)
         status = builder.poll()
         if status == 0:
             (directory / _LOG).unlink()

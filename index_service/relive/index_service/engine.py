@@ -22,7 +22,13 @@ from relive.consumers import (
 from relive.core.experience import Experience
 from relive.core.fold import Added, Change
 from relive.core.partition import partition_of, share_of
-from relive.core.results import BufferStats, MinPositions, positions_after, positions_of
+from relive.core.results import (
+    BufferStats,
+    BuildProgress,
+    MinPositions,
+    positions_after,
+    positions_of,
+)
 from relive.core.row import Row
 from relive.core.settings import Settings
 from relive.core.state import Counters
@@ -234,6 +240,11 @@ class Engine:
             BufferClosed: it was closed meanwhile.
         """
         self._indexing.rebuild(wait=wait)
+
+    @property
+    def build_progress(self) -> BuildProgress | None:
+        """How far the index is that is being built; None if none is."""
+        return self._indexing.progress
 
     def roll_back_index(self, timeout_s: float | None = None) -> None:
         """Put the index in service again that the current one took the place of.

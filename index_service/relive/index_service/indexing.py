@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from relive.core.embedding import EmbeddingSpace, Query
-from relive.core.results import IndexStats
+from relive.core.results import BuildProgress, IndexStats
 from relive.errors import BufferClosed, BuildFailed, IndexDamaged, ReliveError
 from relive.index_service.accelerator import Accelerator, GpuOptions, GpuState
+from relive.index_service.build_progress import BuildWatch, Phase
 from relive.index_service.builder import FEWEST_ROWS, Job
 from relive.index_service.building import located, run_builder, write_rows
 from relive.index_service.index import LIST_ROWS, Base, Index, Step
@@ -124,6 +125,7 @@ class Indexing:
         self._not_before = 0.0
         self._retry_s = _RETRY_S
         self._building = False
+        self._watch = BuildWatch()
         self._builds, self._failures = 0, 0
         self._last_seconds: float | None = None
         self._last_failure: str | None = None
@@ -280,6 +282,11 @@ class Indexing:
         finally:
             self._alone.release()
 
+    @property
+    def progress(self) -> BuildProgress | None:
+        """How far the index is that is being built; None if none is."""
+        return self._watch.now
+
     def stats(self) -> IndexStats:
         """What is in service, and what happened."""
         view, manifest = self.view, self._manifest
@@ -296,6 +303,7 @@ class Indexing:
             last_seconds=self._last_seconds,
             last_failure=self._last_failure,
             gpu=None if self.gpu is None else self.gpu.stats(),
+            progress=self.progress,
         )
 
     # The thread
@@ -351,6 +359,7 @@ class Indexing:
             self._failed(error)
             self._not_before = time.monotonic() + self._retry_s
             self._retry_s = min(_RETRY_MAX_S, 2 * self._retry_s)
+        self._watch.end()
         with self._changed:
             self._building = False
             self._error = error
@@ -369,12 +378,14 @@ class Indexing:
             index, view = self.index, self.view
             steps = index.record()
         if view.size < FEWEST_ROWS or self._files is None or not self._has_faiss or not self._owner:
+            self._watch.tell(Phase.SWAP, 0, view.size)
             self._swap(Index.copied(view), index, steps, None)
+            self._watch.tell(Phase.SWAP, view.size, view.size)
             return
         building = self._files.new()
         try:
             self._job(view, self._written(building, view)).write(building)
-            run_builder(building, self._tend)
+            run_builder(building, self._tend, told=self._watch.tell)
             manifest = read_manifest(building)
             base = open_base(building, manifest)
             base = self._tried(base, view)
@@ -383,12 +394,14 @@ class Indexing:
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
+        self._watch.tell(Phase.SWAP, 0, view.size)
         self._succeed(base, manifest, index, view, steps)
+        self._watch.tell(Phase.SWAP, view.size, view.size)
         self._files.tidy()
 
     def _written(self, building: Path, view: View) -> int:
         try:
-            return write_rows(building, view)
+            return write_rows(building, view, self._watch.tell)
         except IndexDamaged as error:
             self._damaged(view, error)
             raise
@@ -416,6 +429,7 @@ class Indexing:
         if base.lists is None or len(queries) < _FEWEST_QUERIES:
             return base
         exact = replace(view, model=None)
+        self._watch.tell(Phase.QUERIES, 0, 0)
         truth = [exact.search(self._scanner, query, _K) for query in queries]
         for widen in _WIDEN:
             tried = replace(base, lists=base.lists.widened(widen))

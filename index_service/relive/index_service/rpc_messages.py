@@ -18,6 +18,7 @@ from relive.core.filter import Filter
 from relive.core.priority import FloatArray
 from relive.core.results import (
     BufferStats,
+    BuildProgress,
     GpuStats,
     Hit,
     IndexStats,
@@ -363,14 +364,23 @@ def _recovery(message: Any) -> Recovery:
 
 def _index_stats(message: Any) -> IndexStats:
     optional = ("last_seconds", "last_failure")
-    special = (*optional, "gpu")
+    special = (*optional, "gpu", "progress")
     values = {name: getattr(message, name) for name in _INDEX_STATS if name not in special}
     gpu = message.gpu if message.HasField("gpu") else None
     return IndexStats(
         **values,
         **{name: given(message, name) for name in optional},
         gpu=None if gpu is None else _gpu_stats(gpu),
+        progress=build_progress(message),
     )
+
+
+def build_progress(message: Any) -> BuildProgress | None:
+    """How far a build is, in a message that has a field for it."""
+    if not message.HasField("progress"):
+        return None
+    told = message.progress
+    return BuildProgress(told.phase, told.done, told.total, told.share)
 
 
 def _gpu_stats(message: Any) -> GpuStats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from math import isfinite
 from typing import Any
@@ -235,7 +235,13 @@ class IndexService:
         else:
             with self._waiter():
                 done = self._engine.rebuilt(ticket, wait_s)
-        return pb.RebuildIndexReply(basis=self._basis(), ticket=ticket, done=done)
+        progress = self._engine.build_progress
+        return pb.RebuildIndexReply(
+            basis=self._basis(),
+            ticket=ticket,
+            done=done,
+            progress=None if progress is None else pb.BuildProgress(**asdict(progress)),
+        )
 
     def roll_back_index(self, request: Any, wait_s: float) -> Any:
         """The `RollBackIndexReply` to a `RollBackIndexRequest`.

@@ -5,7 +5,7 @@ Runs in the builder's process. The same rows give the same model: nothing here i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from relive.core.embedding import EmbeddingSpace, HybridMode, Metric, Query
 from relive.errors import InvalidQuery
+from relive.index_service.build_progress import Phase, Told, not_told
 from relive.index_service.lists import Lists, Model, Probes, coded_rows, one_thread_faiss
 from relive.index_service.scan import Float32Array, IndexArray
 
@@ -67,7 +68,12 @@ class _Trial:
 
 
 def train(
-    rows: Float32Array, space: EmbeddingSpace, *, n_probes: int, floor: float
+    rows: Float32Array,
+    space: EmbeddingSpace,
+    *,
+    n_probes: int,
+    floor: float,
+    told: Told = not_told,
 ) -> Trained | None:
     """Lists that find at least `floor` of the true ten nearest; None if there are none.
 
@@ -76,30 +82,34 @@ def train(
         space: of the rows.
         n_probes: lists looked at for a query of both embeddings.
         floor: 0 to 1.
+        told: how far it is.
     """
     faiss = one_thread_faiss()
-    trials = _trials(rows, space)
+    trials = _trials(rows, space, told)
     if not trials:
         return None
-    centres, probes = _fitted(rows, space, trials, n_probes, min(1.0, floor + _CODE_LOSS))
+    least = min(1.0, floor + _CODE_LOSS)
+    centres, probes = _fitted(rows, space, trials, n_probes, least, told)
     if len(centres) == 1 and space.metric is Metric.EUCLIDEAN:
         return None  # all rows at 8 bits a number take as long as the rows themselves
     index = _coder(rows, space, centres)
     model = Model(space, index, probes, _CANDIDATES[0], len(rows))
     filled = faiss.clone_index(index)
-    for _, block in _blocks(rows):
+    for start, block in _blocks(rows):
         model.add(filled, block)
-    return _tuned(rows, Lists(model, filled), trials, floor)
+        told(Phase.CODES, start + len(block), len(rows))
+    return _tuned(rows, Lists(model, filled), trials, floor, told)
 
 
 # What is asked, and what is true
 
 
-def _trials(rows: Float32Array, space: EmbeddingSpace) -> dict[str, _Trial]:
+def _trials(rows: Float32Array, space: EmbeddingSpace, told: Told) -> dict[str, _Trial]:
     """The kinds of query that these rows can be asked."""
     one_kind = space.mode is HybridMode.AVERAGE or not (space.visual_dim and space.text_dim)
+    kinds = ("both",) if one_kind else Probes._fields
     trials = {}
-    for kind in ("both",) if one_kind else Probes._fields:
+    for number, kind in enumerate(kinds):
         chosen, queries = [], []
         # More than are needed, as some rows lack an embedding.
         for at in np.linspace(0, len(rows) - 1, min(len(rows), 4 * _QUERIES)).astype(np.int64):
@@ -111,7 +121,9 @@ def _trials(rows: Float32Array, space: EmbeddingSpace) -> dict[str, _Trial]:
         chosen, queries = chosen[::step][:_QUERIES], queries[::step][:_QUERIES]
         if queries:
             numbers = np.array(chosen, dtype=np.int64)
-            truth = _nearest(rows, np.array([query.scan for query in queries]), numbers)
+            scans = np.array([query.scan for query in queries])
+            seen = _seen(told, Phase.TRUTH, number * len(rows), len(kinds) * len(rows))
+            truth = _nearest(rows, scans, numbers, seen)
             trials[kind] = _Trial(numbers, queries, truth)
     return trials
 
@@ -128,7 +140,9 @@ def _query_like(space: EmbeddingSpace, row: Float32Array, kind: str) -> Query | 
         return None
 
 
-def _nearest(rows: Float32Array, scans: Float32Array, own: IndexArray) -> IndexArray:
+def _nearest(
+    rows: Float32Array, scans: Float32Array, own: IndexArray, seen: Callable[[int], None]
+) -> IndexArray:
     """The rows of the greatest dot products with each query but its own: shape (q, RECALL_AT)."""
     wanted = min(RECALL_AT, len(rows) - 1)
     scores = np.empty((len(scans), 0), dtype=np.float32)
@@ -143,12 +157,19 @@ def _nearest(rows: Float32Array, scans: Float32Array, own: IndexArray) -> IndexA
         best = np.argsort(-scores, axis=1, kind="stable")[:, :wanted]
         scores = np.take_along_axis(scores, best, axis=1)
         numbers = np.take_along_axis(numbers, best, axis=1)
+        seen(start + len(block))
     return numbers
 
 
 def _blocks(rows: Float32Array) -> Iterator[tuple[int, Float32Array]]:
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         yield start, rows[start : start + _ROWS_AT_ONCE]
+
+
+def _seen(told: Told, phase: Phase, before: int, total: int) -> Callable[[int], None]:
+    """Tells how many rows were seen, of a pass over all of them that is one of several."""
+    told(phase, before, total)
+    return lambda rows: told(phase, before + rows, total)
 
 
 # How many lists
@@ -160,13 +181,18 @@ def _fitted(
     trials: dict[str, _Trial],
     n_probes: int,
     least: float,
+    told: Told,
 ) -> tuple[Float32Array, Probes]:
     """Centres of as many lists as leave enough of the truth in those that are looked at."""
     count = 1 << round(np.log2(np.sqrt(len(rows))))
+    seen_before = 0
     usual = next(iter(trials.values()))
     while count > n_probes:
+        # How often this is done is not known before.
+        seen = _seen(told, Phase.LISTS, seen_before, seen_before + len(rows))
         centres = _centres(rows, space, count)
-        assigned = _assigned(rows, space, centres)
+        assigned = _assigned(rows, space, centres, seen)
+        seen_before += len(rows)
         if _in_lists(usual, centres, assigned, n_probes) >= least:
             wanted = {
                 kind: _probes_for(trial, centres, assigned, n_probes, least)
@@ -203,15 +229,21 @@ def _centres(rows: Float32Array, space: EmbeddingSpace, count: int) -> Float32Ar
     return made
 
 
-def _assigned(rows: Float32Array, space: EmbeddingSpace, centres: Float32Array) -> IndexArray:
+def _assigned(
+    rows: Float32Array,
+    space: EmbeddingSpace,
+    centres: Float32Array,
+    seen: Callable[[int], None],
+) -> IndexArray:
     faiss = one_thread_faiss()
     width = space.vector_width
     metric = faiss.METRIC_INNER_PRODUCT if space.metric is Metric.COSINE else faiss.METRIC_L2
     flat = np.ascontiguousarray(centres[:, :width])
-    parts = [
-        faiss.knn(np.ascontiguousarray(block[:, :width]), flat, 1, metric=metric)[1][:, 0]
-        for _, block in _blocks(rows)
-    ]
+    parts = []
+    for start, block in _blocks(rows):
+        vectors = np.ascontiguousarray(block[:, :width])
+        parts.append(faiss.knn(vectors, flat, 1, metric=metric)[1][:, 0])
+        seen(start + len(block))
     return np.concatenate(parts)
 
 
@@ -273,11 +305,12 @@ def _numbers_per_code(width: int) -> int:
 
 
 def _tuned(
-    rows: Float32Array, lists: Lists, trials: dict[str, _Trial], floor: float
+    rows: Float32Array, lists: Lists, trials: dict[str, _Trial], floor: float, told: Told
 ) -> Trained | None:
     """With as many candidates, and then lists looked at, as the floor needs."""
     model = lists.model
-    for candidates in _CANDIDATES:
+    for number, candidates in enumerate(_CANDIDATES):
+        told(Phase.TRIAL, number, len(_CANDIDATES))
         probes = model.probes
         while True:
             tried = Lists(replace(model, probes=probes, candidates=candidates), lists.index)

@@ -553,14 +553,16 @@ class RebuildIndexRequest(_message.Message):
     def __init__(self, ticket: _Optional[int] = ...) -> None: ...
 
 class RebuildIndexReply(_message.Message):
-    __slots__ = ("basis", "ticket", "done")
+    __slots__ = ("basis", "ticket", "done", "progress")
     BASIS_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     basis: Basis
     ticket: int
     done: bool
-    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., ticket: _Optional[int] = ..., done: _Optional[bool] = ...) -> None: ...
+    progress: BuildProgress
+    def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ..., ticket: _Optional[int] = ..., done: _Optional[bool] = ..., progress: _Optional[_Union[BuildProgress, _Mapping]] = ...) -> None: ...
 
 class RollBackIndexRequest(_message.Message):
     __slots__ = ()
@@ -573,7 +575,7 @@ class RollBackIndexReply(_message.Message):
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ...) -> None: ...
 
 class IndexStats(_message.Message):
-    __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu")
+    __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu", "progress")
     LISTS_FIELD_NUMBER: _ClassVar[int]
     RECALL_FIELD_NUMBER: _ClassVar[int]
     UNLISTED_FIELD_NUMBER: _ClassVar[int]
@@ -583,6 +585,7 @@ class IndexStats(_message.Message):
     LAST_SECONDS_FIELD_NUMBER: _ClassVar[int]
     LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
     GPU_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
     lists: int
     recall: float
     unlisted: int
@@ -592,7 +595,20 @@ class IndexStats(_message.Message):
     last_seconds: float
     last_failure: str
     gpu: GpuStats
-    def __init__(self, lists: _Optional[int] = ..., recall: _Optional[float] = ..., unlisted: _Optional[int] = ..., building: _Optional[bool] = ..., builds: _Optional[int] = ..., failures: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_failure: _Optional[str] = ..., gpu: _Optional[_Union[GpuStats, _Mapping]] = ...) -> None: ...
+    progress: BuildProgress
+    def __init__(self, lists: _Optional[int] = ..., recall: _Optional[float] = ..., unlisted: _Optional[int] = ..., building: _Optional[bool] = ..., builds: _Optional[int] = ..., failures: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_failure: _Optional[str] = ..., gpu: _Optional[_Union[GpuStats, _Mapping]] = ..., progress: _Optional[_Union[BuildProgress, _Mapping]] = ...) -> None: ...
+
+class BuildProgress(_message.Message):
+    __slots__ = ("phase", "done", "total", "share")
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    phase: str
+    done: int
+    total: int
+    share: float
+    def __init__(self, phase: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
 
 class GpuStats(_message.Message):
     __slots__ = ("state", "device", "failures", "restarts", "last_failure")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,12 +13,12 @@ import typer
 
 from relive.cli.options import AsJson, ConfigFile, Flags, OtherLog, way_in
 from relive.cli.output import print_result, to_json
-from relive.cli.progress import progress
+from relive.cli.progress import build_stage, stages
 from relive.cli.target import Place, parsed_target
 from relive.client import Client
 from relive.config import BufferConfig
 from relive.consumers import Snapshots, StateDirectory, recovering
-from relive.core.results import BufferStats
+from relive.core.results import BufferStats, BuildProgress
 from relive.errors import InvalidConfig
 from relive.index_service import Engine
 from relive.index_service.index_files import IndexDirectory, read_manifest
@@ -82,13 +83,14 @@ def rebuild(
     settings = BufferConfig.load(config, **flags)
     if isinstance(place, str):
         with Client(place, settings) as client:
-            with progress("rebuilding the index", None, lambda: 0):
-                client.rebuild_index(wait=not no_wait)
+            told: deque[BuildProgress] = deque(maxlen=1)
+            with stages(lambda: build_stage(told[0] if told else None)):
+                client.rebuild_index(wait=not no_wait, told=told.append)
             found = _of_service(client.stats())
     else:
         directory = _directory(target, place)
         with _owned(directory, place, settings) as engine:
-            with progress("rebuilding the index", None, lambda: 0):
+            with stages(lambda: build_stage(engine.build_progress)):
                 engine.rebuild_index()
             found = _of_service(engine.stats()) | _published(directory)
     print_result(as_json, found, _as_text(found))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +13,11 @@ import typer
 from relive.cli.kept_state import kept_state
 from relive.cli.options import AsJson, ConfigFile, LogUrl, StatePath
 from relive.cli.output import print_result
-from relive.cli.progress import progress
+from relive.cli.progress import progress, stages
 from relive.config import BufferConfig
 from relive.consumers import Snapshot, Snapshots, open_store
 from relive.consumers.committed import last_committed
+from relive.consumers.progress import Progress
 from relive.consumers.retention import all_but_the_last, bounds_of, check_recoverable, trim
 from relive.consumers.snapshot_check import check_snapshot
 from relive.core.results import Positions
@@ -42,9 +44,9 @@ def create(
     try:
         with (
             kept_state(event_log, path or settings.persistence_path, settings) as (_, snapshotter),
-            progress("taking a snapshot", None, lambda: 0),
+            _shown("taking a snapshot") as told,
         ):
-            taken = snapshotter.take()
+            taken = snapshotter.take(progress=told)
     finally:
         event_log.close()
     print_result(as_json, _described(taken), f"{taken.path}: {_in_words(taken)}")
@@ -118,8 +120,9 @@ def trim_log(
         wanted = _positions(before, bounds) if before else all_but_the_last(bounds, keep or 0)
         check_recoverable(event_log, snapshots)
         kept = [snapshot.positions for snapshot in snapshots.readable(event_log.identity())]
-        with progress("trimming", None, lambda: 0):
-            trimmed = trim(event_log, wanted, kept, _committed(directory, settings))
+        committed = _committed(directory, settings)
+        with _shown("trimming the log") as told:
+            trimmed = trim(event_log, wanted, kept, committed, told)
         after = bounds_of(event_log)
     finally:
         event_log.close()
@@ -130,6 +133,14 @@ def trim_log(
         oldest = {p: min(each[p] for each in kept) for p in bounds}
         said = f"nothing removed: the log begins at {first}, the oldest snapshot is at {oldest}"
     print_result(as_json, {"log": url, "removed": removed, "first": first}, said)
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[Progress]:
+    """What is to be told how far the body is, which is shown."""
+    told = Progress(what)
+    with stages(lambda: told.now):
+        yield told
 
 
 def _snapshots(path: Path | None, config: Path | None) -> Snapshots:

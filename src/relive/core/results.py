@@ -319,6 +319,22 @@ class GpuStats:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildProgress:
+    """How far the building of an index is.
+
+    Attributes:
+        phase: what is going on, in words.
+        done, total: steps of this phase, most often rows; 0 of 0 where nobody can tell.
+        share: of the whole build, 0 to 1, by what each phase usually takes; never falls.
+    """
+
+    phase: str
+    done: int
+    total: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class IndexStats:
     """The index that searches look into, and its rebuilding.
 
@@ -332,6 +348,7 @@ class IndexStats:
         last_seconds: that the last build took; None before the first.
         last_failure: why the last build or opening that failed did so; None if none did.
         gpu: that searches it; None where none is wanted.
+        progress: how far the one that is being built is; None if none is.
     """
 
     lists: int
@@ -343,6 +360,7 @@ class IndexStats:
     last_seconds: float | None
     last_failure: str | None
     gpu: GpuStats | None = None
+    progress: BuildProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,6 +293,11 @@ INDEX_RECALL = _gauge(
     "Below faiss_recall_floor it would not be in service; raise faiss_n_probes for more",
 )
 INDEX_BUILDING = _gauge(_S, "index_building", "1 while another index is built beside")
+INDEX_BUILT = _gauge(
+    _S,
+    "index_built_share",
+    "Share that is done of the index built beside; 0 if none is",
+)
 INDEX_BUILDS = _counter(_S, "index_builds_total", "Indices built since the process started")
 INDEX_BUILD_FAILURES = _counter(
     _S,

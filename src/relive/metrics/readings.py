@@ -122,6 +122,7 @@ class Reader:
             yield Reading(c.INDEX_UNLISTED, (), index.unlisted)
             yield Reading(c.INDEX_RECALL, (), index.recall)
             yield Reading(c.INDEX_BUILDING, (), index.building)
+            yield Reading(c.INDEX_BUILT, (), index.progress.share if index.progress else 0.0)
             yield Reading(c.INDEX_BUILDS, (), index.builds)
             yield Reading(c.INDEX_BUILD_FAILURES, (), index.failures)
             if index.last_seconds is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relive.consumers import MemoryStore, StateStore, verify_store
+from relive.consumers.progress import Progress
 from relive.core.tail import Changes, Table
 from relive.errors import StoreError
 
@@ -72,6 +73,24 @@ def test_a_copy_is_what_the_last_commit_left(case: StoreCase, tmp_path: Path) ->
     copy.commit(turn(8))
     assert check(case.contents(copy)) == 8
     assert check(case.contents(store)) == 7
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_it_is_told_how_many_bytes_of_a_copy_there_are(
+    case: StoreCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refused)
+    progress = Progress()
+    filled(case).copy_to(tmp_path / "copy", progress)
+    stage = progress.now
+    assert (stage.done, stage.unit) == (stage.total, "bytes")
+    notes = {"closed", "store", "owner"}
+    sizes = {p.name: p.stat().st_size for p in (tmp_path / "copy").iterdir()}
+    assert stage.done == sum(size for name, size in sizes.items() if name not in notes)
 
 
 def test_a_copy_never_changes_whatever_becomes_of_the_store(

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from relive.buffer import Experience, ExperienceBuffer
 from relive.cli import progress as module
-from relive.cli.progress import progress
+from relive.cli.progress import build_stage, progress, stages
+from relive.consumers import snapshot_writer
+from relive.consumers.progress import Progress, Stage
+from relive.core.results import BuildProgress
+from relive.index_service.indexing import Indexing
+from relive.log.sqlite import SqliteLog
 
 
 class Screen(io.StringIO):
@@ -116,3 +128,116 @@ def test_an_error_passes_through(monkeypatch: pytest.MonkeyPatch) -> None:
     shown(monkeypatch, terminal=True, after_s=0.0)
     with pytest.raises(ZeroDivisionError), progress("replaying", 200, lambda: 50):
         raise ZeroDivisionError
+
+
+@contextmanager
+def pseudo_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """What is shown goes to one; waits until that matches a pattern."""
+    shown(monkeypatch, terminal=True, after_s=0.0)
+    ours, theirs = pty.openpty()
+    out = open(theirs, "w", encoding="utf-8")  # noqa: SIM115 - closed below, before its reader ends
+    monkeypatch.setattr(module, "Console", lambda stderr: Console(file=out, width=100))
+    seen, changed = [b""], threading.Condition()
+
+    def read() -> None:
+        with suppress(OSError):  # which is how a terminal ends
+            while data := os.read(ours, 65_536):
+                with changed:
+                    seen[0] += data
+                    changed.notify_all()
+
+    def text() -> str:
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen[0].decode("utf-8", "replace"))
+
+    def wait_for(pattern: str) -> None:
+        with changed:
+            assert changed.wait_for(lambda: re.search(pattern, text()), 30.0), text()[-500:]
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield wait_for
+    finally:
+        out.close()
+        reader.join()
+        os.close(ours)
+
+
+def test_a_pseudo_terminal_is_shown_bytes_with_rate_and_time_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Progress("taking a snapshot")
+    with pseudo_terminal(monkeypatch) as wait_for, stages(lambda: told.now):
+        wait_for(r"taking a snapshot .*0:00:00")  # that it took: nobody knows more yet
+        told.begin("copying the state", 40_000_000, "bytes")
+        for done in range(1, 4):
+            told.add(10_000_000)
+            wait_for(rf"copying the state.*{done}0\.0 MB/40\.0 MB")
+        wait_for(r"30\.0 MB/40\.0 MB.* [\d.]+ [kM]B/s.* \d:\d\d:\d\d")
+
+
+def test_the_phases_of_a_rebuild_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    now: list[BuildProgress | None] = [None]
+    with pseudo_terminal(monkeypatch) as wait_for, stages(lambda: build_stage(now[0])):
+        wait_for("rebuilding the index .*0:00:00")
+        for phase in ("writing rows", "coding rows"):
+            for done in (500, 1_000, 1_500):
+                now[0] = BuildProgress(phase, done, 4_000, 0.1)
+                wait_for(rf"rebuilding the index: {phase}.*{done:,}/4,000")
+            wait_for(rf"{phase}.* 1,500/4,000.* [\d,]+/s.* \d:\d\d:\d\d")
+        now[0] = BuildProgress("trying the last queries", 0, 0, 0.9)
+        wait_for("trying the last queries .*0:00:0")
+
+
+def test_the_total_of_a_stage_may_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [Stage("finding lists", 9, 10)]
+    with pseudo_terminal(monkeypatch) as wait_for, stages(lambda: now[0]):
+        wait_for("9/10 ")
+        now[0] = Stage("finding lists", 12, 20)
+        wait_for("12/20 ")
+
+
+@pytest.mark.parametrize(
+    ("command", "holder", "name", "shows"),
+    [
+        (
+            "log trim file:{0} --path {0} --keep 0",
+            SqliteLog,
+            "truncate_before",
+            "trimming .*0/21 ",
+        ),
+        (
+            "snapshot create --log file:{0} --path {0}",
+            snapshot_writer,
+            "sha256_of",
+            r"reading the copy .*0 bytes/[\d.]+ kB ",
+        ),
+        ("index rebuild {0}", Indexing, "_swap", r"rebuilding the index: swapping .*0/10 "),
+    ],
+    ids=["trim", "snapshot", "rebuild"],
+)
+def test_commands_show_how_far_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    relive: Callable[..., Any],
+    directory: Path,
+    command: str,
+    holder: Any,
+    name: str,
+    shows: str,
+) -> None:
+    log = f"file:{directory}"
+    relive("snapshot", "create", "--log", log, "--path", directory)
+    with ExperienceBuffer.open(directory) as buffer:
+        buffer.add(Experience(id="another", visual=[1.0, 1.0]))
+    original, waited = getattr(holder, name), []
+    with pseudo_terminal(monkeypatch) as wait_for:
+
+        def waiting(*given: Any) -> Any:
+            if not waited:
+                wait_for(shows)
+            waited.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(holder, name, waiting)
+        assert relive(*command.format(directory).split()).code == 0
+    assert waited

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relive.consumers import Snapshots
+from relive.consumers import Snapshots, retention
+from relive.consumers.progress import Progress, Stage
 from relive.consumers.retention import all_but_the_last, allowed, check_recoverable, trim
 from relive.consumers.snapshot_writer import SnapshotWriter
 from relive.errors import TrimRefused
-from relive.log import Bounds
+from relive.log import Bounds, NewRecord
 from relive.log.memory import MemoryLog
 
 POSITIONS = st.integers(0, 30)
@@ -51,6 +52,40 @@ def test_a_log_is_trimmed_up_to_the_least_of_all_that_is_needed(
     assert trim(log, {0: 10}, [{0: 20}], None) == {}
     assert trim(log, {0: 18}, [{0: 20}], None) == {0: 18}
     assert log.bounds(0) == Bounds(18, 30)
+
+
+class Watched(MemoryLog):
+    """Notes how far it was when it was trimmed, and is trimmed by another process too."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress, self.seen = progress, list[Stage]()
+
+    def truncate_before(self, partition: int, position: int) -> None:
+        self.seen.append(self.progress.now)
+        super().truncate_before(partition, position)
+        if len(self.seen) == 2:
+            super().truncate_before(partition, position + 3)
+
+
+def test_it_is_told_how_many_positions_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_LEAST_AT_ONCE", 4)
+    progress = Progress()
+    log = Watched(progress)
+    log.append([NewRecord(0, b"key", b"value")] * 30)
+    assert trim(log, {0: 18}, [{0: 30}], None, progress) == {0: 18}
+    assert [stage.done for stage in log.seen] == [0, 4, 11, 15]
+    assert progress.now == Stage("trimming the log", 18, 18)
+    assert log.bounds(0) == Bounds(18, 30)
+
+
+def test_a_log_is_trimmed_in_a_hundred_pieces_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_LEAST_AT_ONCE", 1)
+    progress = Progress()
+    log = Watched(progress)
+    log.append([NewRecord(0, b"key", b"value")] * 1_000)
+    trim(log, {0: 1_000}, [{0: 1_000}], None, progress)
+    assert len(log.seen) == 100
 
 
 def test_without_a_sound_snapshot_nothing_may_go(

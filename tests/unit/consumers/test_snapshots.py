@@ -17,6 +17,7 @@ import pytest
 
 from relive.consumers import Backend, Snapshot, Snapshots, open_store
 from relive.consumers.committed import last_committed
+from relive.consumers.progress import Progress, Stage
 from relive.consumers.snapshot_writer import STEPS, SnapshotWriter
 from relive.errors import SnapshotError, SnapshotUnsound
 
@@ -85,6 +86,30 @@ def test_a_restored_snapshot_is_the_state_it_was_taken_of(
     assert committed is not None
     assert committed.digest == digest
     snapshots.verify(snapshot)  # what was done to the restored one has not touched it
+
+
+def test_it_is_told_how_many_bytes_are_read_again(
+    writer: SnapshotWriter, folded: Any, add: Add
+) -> None:
+    add(20, 100_000)
+    folded.commit()
+    progress, seen = Progress(), dict[str, Stage]()
+    first = writer.write(
+        folded.store, 3, step=lambda name: seen.update({name: progress.now}), progress=progress
+    )
+    assert [seen[step].what for step in ("describe", "sync", "manifest")] == [
+        "copying the state",
+        "looking at the copy",
+        "reading the copy",
+    ]
+    read = seen["manifest"]
+    assert (read.done, read.total, read.unit) == (first.size_bytes, first.size_bytes, "bytes")
+    add(20, 1)
+    folded.commit()
+    second = writer.write(folded.store, 3, progress=progress)
+    known = sum(f.size for f in second.manifest.files if f in first.manifest.files and f.shared)
+    assert known > 0  # what has its checksum already is not read again
+    assert progress.now.done == progress.now.total == second.size_bytes - known
 
 
 def test_commits_that_come_while_it_is_copied_do_not_mix_in(

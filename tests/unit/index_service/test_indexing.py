@@ -17,8 +17,10 @@ import pytest
 
 from relive.buffer import BufferConfig, Experience, ExperienceBuffer
 from relive.consumers import MemoryStore
+from relive.core.results import BuildProgress
 from relive.errors import BufferClosed, BuildFailed
 from relive.index_service import Engine, index_files, indexing
+from relive.index_service.build_progress import BuildWatch, Phase
 from relive.index_service.index_files import LISTS, ROWS, IndexDirectory
 from relive.index_service.lists import Lists
 from relive.log.memory import MemoryLog
@@ -327,6 +329,37 @@ def test_a_rebuild_starts_over_when_the_state_changes_as_a_whole(path: Path) -> 
         assert len(buffer.search(visual=CENTRES[0], k=10)) == 0
         add(buffer, 20, 3)
         assert len(buffer.search(visual=CENTRES[0], k=100)) == 20
+
+
+def test_a_build_goes_from_0_to_1_and_ends(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[BuildProgress] = []
+    tell = BuildWatch.tell
+
+    def watched(self: BuildWatch, phase: Phase, done: int, total: int) -> None:
+        tell(self, phase, done, total)
+        stats = buffer.stats().index
+        assert stats is not None
+        assert stats.progress is not None
+        seen.append(stats.progress)
+
+    monkeypatch.setattr(BuildWatch, "tell", watched)
+    with opened(path) as buffer:
+        assert buffer.stats().index.progress is None  # type: ignore[union-attr]
+        buffer.rebuild_index()
+        assert buffer.stats().index.progress is None  # type: ignore[union-attr]
+    shares = [each.share for each in seen]
+    assert (shares[0], shares[-1]) == (0.0, 1.0)
+    assert shares == sorted(shares)
+    order = [Phase(each.phase) for each in seen]
+    assert order == sorted(order, key=list(Phase).index)
+    assert {Phase.ROWS, Phase.SWAP} <= set(order)
+    # The builder is a process of its own.
+    assert set(order) - {Phase.ROWS, Phase.QUERIES, Phase.SWAP}
+    written = [each.done for each in seen if each.phase == Phase.ROWS.value]
+    assert (written[0], written[-1]) == (0, ROWS_FOR_LISTS)
+    published = IndexDirectory(path / "index").current()
+    assert published is not None
+    assert not list(published.glob("progress*"))
 
 
 def test_the_index_before_the_current_one_is_put_in_service_again(path: Path) -> None:

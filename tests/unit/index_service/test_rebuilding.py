@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from relive import client as client_module
 from relive.client import Client
 from relive.consumers import MemoryStore
+from relive.core.results import BuildProgress
 from relive.errors import BuildFailed, DeadlineExceeded, InvalidQuery
 from relive.index_service import Engine
+from relive.index_service.build_progress import Phase
 from relive.index_service.indexing import Indexing
 from relive.index_service.server import IndexServer
 from relive.log.memory import MemoryLog
@@ -60,6 +63,33 @@ def test_it_may_take_longer_than_a_call(server: IndexServer, held: threading.Eve
         stats = client.stats(timeout_s=PATIENCE_S)
         assert stats.index is not None
         assert stats.index.builds >= 2
+
+
+def test_who_waits_is_told_how_far_it_is(
+    server: IndexServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def half_way(self: Indexing) -> None:
+        self._watch.tell(Phase.CODES, 3_000, 4_000)
+        assert go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr(Indexing, "_build", half_way)
+    monkeypatch.setattr(client_module, "_TOLD_EVERY_S", 0.3)
+    told: list[BuildProgress | None] = []
+
+    def tell(progress: BuildProgress) -> None:
+        if not told:
+            stats = client.stats().index
+            assert stats is not None
+            told.extend([progress, stats.progress])
+            go_on.set()
+
+    with Client(server.address) as client:
+        client.rebuild_index(told=tell)
+        assert client.stats().index.progress is None  # type: ignore[union-attr]
+    share = sum((10, 35, 15, 0.75 * 20)) / 100
+    assert told == 2 * [BuildProgress("coding rows", 3_000, 4_000, share)]
 
 
 def test_a_failure_is_told_with_its_reason(

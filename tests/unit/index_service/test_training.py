@@ -5,6 +5,7 @@ import pytest
 
 from relive.core.embedding import EmbeddingSpace, HybridMode, Metric
 from relive.index_service import training
+from relive.index_service.build_progress import Phase
 from relive.index_service.lists import Probes
 from relive.index_service.scan import Float32Array
 from relive.index_service.training import Trained, train
@@ -51,6 +52,19 @@ def test_lists_of_clustered_rows_reach_the_floor_for_every_kind_of_query(metric:
     for share in Probes._fields:
         assert (getattr(trained.recall, share) or 0.0) >= 0.95
         assert measured(rows, trained, share, seed=0) >= 0.93
+
+
+def test_it_is_told_how_far_training_is() -> None:
+    told: list[tuple[Phase, int, int]] = []
+    rows = rows_of(HYBRID, 10_000, 0.3)
+    train(rows, HYBRID, n_probes=10, floor=0.95, told=lambda *each: told.append(each))
+    phases = list(dict.fromkeys(phase for phase, _, _ in told))
+    assert phases == [Phase.TRUTH, Phase.LISTS, Phase.CODES, Phase.TRIAL]
+    assert all(done <= total for _, done, total in told)
+    assert [each for each in told if each[0] is Phase.CODES] == [
+        (Phase.CODES, done, 10_000) for done in (4_096, 8_192, 10_000)
+    ]
+    assert max(each[1:] for each in told if each[0] is Phase.TRUTH) == (30_000, 30_000)
 
 
 def test_rows_without_clusters_get_fewer_lists() -> None:

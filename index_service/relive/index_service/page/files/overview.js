@@ -29,14 +29,14 @@ export const refresh = async (state) => {
     card("Freshness", freshness.events ? within(freshness.half_within_s) : "–", freshness.events ? `acknowledged to found, half of ${number(freshness.events)} since start; 99 %: ${within(freshness.most_within_s)}` : "no event since start"),
     card("Success rate", percent(success.rate) ?? "none yet", `mean of ${number(success.known)} with a known outcome`),
     card("Retrievals", number(stats.retrievals), `${number(stats.outcomes)} outcomes reported`),
-    card("Index epoch", number(stats.epoch), index?.building ? "building the next one" : `${number(stats.index_size)} can be found`),
+    card("Index epoch", number(stats.epoch), index?.building ? `building the next one${index.progress ? `, ${percent(index.progress.share)}` : ""}` : `${number(stats.index_size)} can be found`),
     card("Set aside", number(stats.quarantined), `${number(stats.conflicts)} conflicts, ${number(stats.parked)} outcomes wait`));
   put(byId("index-details"), details([
     ["searched by", stats.backend],
     ["lists", index && (index.lists ? number(index.lists) : "none, all rows are compared")],
     ["recall measured", index && number(index.recall)],
     ["rows compared always", index && number(index.unlisted)],
-    ["rebuild", index && (index.building ? "under way" : "none under way")],
+    ["rebuild", index && (index.progress ? `${index.progress.phase}, ${percent(index.progress.share)} of all` : index.building ? "under way" : "none under way")],
     ["rebuilds since start", index && `${number(index.builds)}, ${number(index.failures)} failed`],
     ["last rebuild took", index?.last_seconds == null ? null : seconds(index.last_seconds)],
     ["last failure", index?.last_failure],
