@@ -229,7 +229,7 @@ def test_commands_show_how_far_they_are(
     relive("snapshot", "create", "--log", log, "--path", directory)
     with ExperienceBuffer.open(directory) as buffer:
         buffer.add(Experience(id="another", visual=[1.0, 1.0]))
-    original, waited = getattr(holder, name), []
+    original, waited = getattr(holder, name), list[str]()
     with pseudo_terminal(monkeypatch) as wait_for:
 
         def waiting(*given: Any) -> Any:
