@@ -10,14 +10,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
+from relive.buffer import Experience, ExperienceBuffer
 from relive.cli import progress as module
 from relive.cli.progress import build_stage, progress, stages
+from relive.consumers import snapshot_writer
 from relive.consumers.progress import Progress, Stage
 from relive.core.results import BuildProgress
+from relive.index_service.indexing import Indexing
+from relive.log.sqlite import SqliteLog
 
 
 class Screen(io.StringIO):
@@ -189,3 +195,49 @@ def test_the_total_of_a_stage_may_grow(monkeypatch: pytest.MonkeyPatch) -> None:
         wait_for("9/10 ")
         now[0] = Stage("finding lists", 12, 20)
         wait_for("12/20 ")
+
+
+@pytest.mark.parametrize(
+    ("command", "holder", "name", "shows"),
+    [
+        (
+            "log trim file:{0} --path {0} --keep 0",
+            SqliteLog,
+            "truncate_before",
+            "trimming .*0/21 ",
+        ),
+        (
+            "snapshot create --log file:{0} --path {0}",
+            snapshot_writer,
+            "sha256_of",
+            r"reading the copy .*0 bytes/[\d.]+ kB ",
+        ),
+        ("index rebuild {0}", Indexing, "_swap", r"rebuilding the index: swapping .*0/10 "),
+    ],
+    ids=["trim", "snapshot", "rebuild"],
+)
+def test_commands_show_how_far_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    relive: Callable[..., Any],
+    directory: Path,
+    command: str,
+    holder: Any,
+    name: str,
+    shows: str,
+) -> None:
+    log = f"file:{directory}"
+    relive("snapshot", "create", "--log", log, "--path", directory)
+    with ExperienceBuffer.open(directory) as buffer:
+        buffer.add(Experience(id="another", visual=[1.0, 1.0]))
+    original, waited = getattr(holder, name), list[str]()
+    with pseudo_terminal(monkeypatch) as wait_for:
+
+        def waiting(*given: Any) -> Any:
+            if not waited:
+                wait_for(shows)
+            waited.append(name)
+            return original(*given)
+
+        monkeypatch.setattr(holder, name, waiting)
+        assert relive(*command.format(directory).split()).code == 0
+    assert waited
