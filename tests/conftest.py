@@ -7,6 +7,7 @@ looks for new ones instead.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ settings.register_profile(
     "explore", max_examples=2_000, deadline=None, database=None, suppress_health_check=_QUIET
 )
 settings.load_profile("relive")
+
+
+# A run that was started in the background ignores interrupts, and so would what its tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Authority:

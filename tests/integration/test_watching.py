@@ -281,7 +281,7 @@ def test_panels_and_alerts_ask_for_what_is_exported(watched: Watched) -> None:
 def test_rules_and_the_queries_of_panels_parse(tmp_path: Path) -> None:
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     assert config["rule_files"] == ["alerts.yml"]
-    promtool = shutil.which(os.environ.get("RELIVE_PROMTOOL", "promtool"))
+    promtool = shutil.which(os.environ.get("RELIVE_TEST_PROMTOOL", "promtool"))
     assert promtool or not os.environ.get("CI")  # .ci/install brings it
     if not promtool:
         return
