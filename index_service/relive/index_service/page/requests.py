@@ -230,7 +230,7 @@ def _json(found: Any, headers: Mapping[str, str] | None = None) -> Reply:
 
 
 def _error(status: HTTPStatus, kind: str, problem: str, field: str | None = None) -> Reply:
-    error = {"type": kind, "field": field, "message": problem}
+    error = {"class": kind, "field": field, "message": problem}
     return Reply(orjson.dumps({"error": error}), status=status)
 
 

@@ -224,7 +224,7 @@ def test_a_fold_that_has_stopped_is_said_and_nothing_stale_is_passed_off_as_fres
     assert state["stats"]["size"] == 3
     for refused in (case.ask("/api/search", {"like": "a"}), case.ask("/api/map")):
         assert refused.status == 503
-        assert refused.json()["error"]["type"] == "ConsumerStopped"
+        assert refused.json()["error"]["class"] == "ConsumerStopped"
 
 
 def test_of_a_share_of_the_log_the_rest_is_not_found(make_case: Callable[..., Case]) -> None:
@@ -237,7 +237,7 @@ def test_of_a_share_of_the_log_the_rest_is_not_found(make_case: Callable[..., Ca
     for path in ("experience", "history"):
         refused = case.ask(f"/api/{path}?id={other}")
         assert refused.status == 404
-        assert refused.json()["error"]["type"] == "NotInShare"
+        assert refused.json()["error"]["class"] == "NotInShare"
         assert case.ask(f"/api/{path}?id={min(mine)}").status == 200
 
 
@@ -765,7 +765,7 @@ def test_whoever_has_to_wait_too_long_is_told_so(
         assert entered.wait(PATIENCE_S)
         refused = case.ask("/api/search", {"like": "a"})
         assert refused.status == 503
-        assert refused.json()["error"]["type"] == "Overloaded"
+        assert refused.json()["error"]["class"] == "Overloaded"
         assert case.ask("/api/state").status == 200
     finally:
         release.set()

@@ -30,7 +30,7 @@ const ask = async (method, path, body) => {
     throw new Refused(reply.status, "Unreachable", "The answer of the service was cut short.");
   }
   if (!reply.ok) {
-    throw new Refused(reply.status, found.error.type, found.error.message);
+    throw new Refused(reply.status, found.error.class, found.error.message);
   }
   return found;
 };
