@@ -24,7 +24,7 @@ test: setup ## every test, those against a real broker included
 	$(PY) -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 faults: setup ## kills, damage, full disks and broken brokers at length (ten minutes; needs strace)
-	RELIVE_FAULTS=ci $(PY) -m pytest tests/faults
+	RELIVE_FAULTS=ci $(PY) -m pytest --numprocesses $(WORKERS) tests/faults
 
 soak: setup ## the same for hours, each time with another RELIVE_FAULTS_SEED unless one is given
 	RELIVE_FAULTS=soak RELIVE_FAULTS_SEED=$${RELIVE_FAULTS_SEED:-$$(date +%s)} $(PY) -m pytest tests/faults
