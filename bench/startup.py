@@ -107,7 +107,9 @@ def _start_ups(
         command += [json.dumps({**config, **elsewhere}), str(K)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         said = json.loads(done.stdout)
-        if said["ids"] != expected or said["source"] != source:
+        # Lists may miss some of the nearest, and another time others.
+        found = len(set(said["ids"]) & set(expected))
+        if found < 0.8 * K or said["ids"][0] != expected[0] or said["source"] != source:
             raise RuntimeError(f"started from the {said['source']} and answered {said['ids']}")
         seconds.append(float(said["seconds"]))
         cpu.append(float(said["cpu"]))

@@ -280,16 +280,19 @@ class Index:
 
     def _removed_rows(self, removed: Sequence[RowKey]) -> dict[int, list[int]]:
         by_segment: dict[int, list[int]] = {}
+        in_base: dict[int, list[int]] = {}
         for key in removed:
-            at, row = self._where.pop(key) if key in self._where else self._in_base(key)
-            by_segment.setdefault(at, []).append(row)
+            if key in self._where:
+                at, row = self._where.pop(key)
+                by_segment.setdefault(at, []).append(row)
+            else:
+                in_base.setdefault(key.partition, []).append(key.position)
+        for partition, positions in in_base.items():
+            assert self._base is not None
+            rows = self._base.find(partition, np.array(positions))
+            assert (rows >= 0).all()
+            by_segment.setdefault(0, []).extend(rows.tolist())
         return by_segment
-
-    def _in_base(self, key: RowKey) -> tuple[int, int]:
-        assert self._base is not None
-        (row,) = self._base.find(key.partition, np.array([key.position])).tolist()
-        assert row >= 0
-        return 0, row
 
     def _remove_at(self, at: int, rows: IndexArray) -> None:
         if len(rows):
