@@ -33,7 +33,7 @@ _OPEN = """
 import json, sys, time
 from bench.workload import experiences
 from relive.buffer import BufferConfig, ExperienceBuffer
-query = next(experiences(1))
+query = next(experiences(1, seed=int(sys.argv[4])))
 config = BufferConfig(**json.loads(sys.argv[2]))
 started, cpu_started = time.perf_counter(), time.process_time()
 buffer = ExperienceBuffer.open(sys.argv[1], config)
@@ -62,7 +62,7 @@ def run(directory: Path, size: int = 50_000) -> dict[str, Any]:
     from_store = _start_ups(buffer, config, once, "store")
     adds = _adds(buffer, config)
     twice = _filled(buffer, config, size, seed=1)
-    from_longer_log = _start_ups(buffer, config, twice, "snapshot")
+    from_longer_log = _start_ups(buffer, config, twice, "snapshot", seed=1)
     return {
         "experiences": size,
         "snapshot": from_snapshot,
@@ -86,12 +86,12 @@ def _filled(buffer: Path, config: dict[str, Any], size: int, seed: int) -> list[
                 opened.add_many(batch)
                 batch = []
         opened.snapshot()
-        query = next(experiences(1))
+        query = next(experiences(1, seed=seed))
         return [hit.id for hit in opened.search(visual=query.visual, text=query.text, k=K)]
 
 
 def _start_ups(
-    buffer: Path, config: dict[str, Any], expected: list[str], source: str
+    buffer: Path, config: dict[str, Any], expected: list[str], source: str, seed: int = 0
 ) -> dict[str, float]:
     """The median of some start-ups from a source, in seconds, and of CPU seconds.
 
@@ -104,7 +104,7 @@ def _start_ups(
         # Where there are no snapshots, the log is what is left.
         elsewhere = {"snapshot_path": str(buffer / "none")} if source == "log" else {}
         command = [sys.executable, "-c", _OPEN, str(buffer)]
-        command += [json.dumps({**config, **elsewhere}), str(K)]
+        command += [json.dumps({**config, **elsewhere}), str(K), str(seed)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         said = json.loads(done.stdout)
         # Lists may miss some of the nearest, and another time others.
