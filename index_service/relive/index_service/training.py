@@ -30,7 +30,8 @@ _CODE_ROWS = 8_192
 _CODE_LOSS = 0.01
 # Equal rows may differ by this much of a score in float32.
 _ROUNDING = 1e-5
-_CANDIDATES = (50, 100, 200, 400, 800)
+# Fewer would do for the rows themselves, and miss some that come later and are unlike them.
+_CANDIDATES = (100, 200, 400, 800)
 
 
 class Recall(NamedTuple):
