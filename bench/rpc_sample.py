@@ -6,7 +6,6 @@ as columns, which decodes all of it, here and in this process.
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from typing import Any
 import grpc
 from bench.measure import turns_ms
 from bench.rpc_search import ECHO
-from bench.services import service, wait_until_serving
-from bench.workload import experiences
+from bench.services import filled_and_served, service
 
-from relive.buffer import BufferConfig, ExperienceBuffer
+from relive.buffer import ExperienceBuffer
 from relive.client import Client
 from relive.index_service.rpc_messages import DECODED
 from relive.schemas import index_pb2, index_pb2_grpc
@@ -31,20 +29,8 @@ TARGETS = {"ids_and_factors.p50_ms": "<= 2", "content_mb_per_s": ">= 150"}
 
 def run(directory: Path) -> dict[str, Any]:
     """p50 and p99 of each, turn by turn, and the bytes a second of content."""
-    config = BufferConfig(capacity=SIZE, faiss_backend="cpu", record_retrievals=False)
-    with ExperienceBuffer.open(directory / "buffer", config) as buffer:
-        batch = list(experiences(SIZE))
-        for start in range(0, SIZE, 1_000):
-            buffer.add_many(batch[start : start + 1_000])
-        len(buffer)
-        serve = [sys.executable, "-m", "relive.cli.main", "serve", "--log"]
-        serve += [f"file:{directory / 'buffer'}", "--path", str(directory / "service")]
-        serve += ["--listen", "127.0.0.1:0", "--json"]
-        with service(serve) as said:
-            address = str(json.loads(said)["listening"])
-            wait_until_serving(address)
-            with Client(address) as client:
-                return _timed(buffer, client, address)
+    with filled_and_served(directory, SIZE) as (buffer, address), Client(address) as client:
+        return _timed(buffer, client, address)
 
 
 def _timed(buffer: ExperienceBuffer, client: Client, address: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import grpc
 import numpy as np
 from bench.measure import turns_ms
-from bench.services import service, wait_until_serving
+from bench.services import filled_and_served, service
 from bench.workload import experiences
 
-from relive.buffer import BufferConfig, Experience, ExperienceBuffer
+from relive.buffer import Experience, ExperienceBuffer
 from relive.client import Client
 from relive.schemas import index_pb2, index_pb2_grpc
 
@@ -39,24 +38,13 @@ server.stop(0)
 def run(directory: Path) -> dict[str, Any]:
     """p50 and p99 of each, turn by turn."""
     queries = list(experiences(TURNS + 100, seed=1))
-    # Neither of the two records its searches: what one recorded the other would fold as well.
-    config = BufferConfig(capacity=SIZE, faiss_backend="cpu", record_retrievals=False)
-    with ExperienceBuffer.open(directory / "buffer", config) as buffer:
-        batch = list(experiences(SIZE))
-        for start in range(0, SIZE, 1_000):
-            buffer.add_many(batch[start : start + 1_000])
-        len(buffer)
-        serve = [sys.executable, "-m", "relive.cli.main", "serve", "--log"]
-        serve += [f"file:{directory / 'buffer'}", "--path", str(directory / "service")]
-        serve += ["--listen", "127.0.0.1:0", "--json"]
-        with service(serve) as address, Client(_address(address)) as client:
-            wait_until_serving(_address(address))
-            query = queries[0]
-            expected = buffer.search(visual=query.visual, text=query.text, k=K)
-            answer = client.search(visual=query.visual, text=query.text, k=K)
-            if [hit.id for hit in answer] != [hit.id for hit in expected]:
-                raise RuntimeError("the service answers differently")
-            return _timed(buffer, client, _address(address), queries)
+    with filled_and_served(directory, SIZE) as (buffer, address), Client(address) as client:
+        query = queries[0]
+        expected = buffer.search(visual=query.visual, text=query.text, k=K)
+        answer = client.search(visual=query.visual, text=query.text, k=K)
+        if [hit.id for hit in answer] != [hit.id for hit in expected]:
+            raise RuntimeError("the service answers differently")
+        return _timed(buffer, client, address, queries)
 
 
 def _timed(
@@ -103,7 +91,3 @@ def _sizes(address: str, query: Experience) -> tuple[bytes, int]:
     with grpc.insecure_channel(address) as channel:
         reply = index_pb2_grpc.IndexStub(channel).Search(request)
     return request.SerializeToString(), reply.ByteSize()
-
-
-def _address(said: str) -> str:
-    return str(json.loads(said)["listening"])

@@ -85,6 +85,7 @@ def _filled(buffer: Path, config: dict[str, Any], size: int, seed: int) -> list[
             if len(batch) == 1_000 or at == size - 1:
                 opened.add_many(batch)
                 batch = []
+        opened.rebuild_index()  # or it may be of any moment, and of few of the rows
         opened.snapshot()
         query = next(experiences(1, seed=seed))
         return [hit.id for hit in opened.search(visual=query.visual, text=query.text, k=K)]
@@ -107,9 +108,11 @@ def _start_ups(
         command += [json.dumps({**config, **elsewhere}), str(K), str(seed)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         said = json.loads(done.stdout)
-        # Lists may miss some of the nearest, and another time others.
-        found = len(set(said["ids"]) & set(expected))
-        if found < 0.8 * K or said["ids"][0] != expected[0] or said["source"] != source:
+        # A replay puts rows in lists as they come: which few of the nearest are missed depends on
+        # when it is asked. The others answer from the published index.
+        least = 0.8 * K if source == "log" else K
+        same = len(set(said["ids"]) & set(expected))
+        if same < least or said["ids"][0] != expected[0] or said["source"] != source:
             raise RuntimeError(f"started from the {said['source']} and answered {said['ids']}")
         seconds.append(float(said["seconds"]))
         cpu.append(float(said["cpu"]))
