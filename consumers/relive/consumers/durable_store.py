@@ -98,14 +98,7 @@ class DurableStore:
     def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
         if table is not Table.PAYLOADS:
             return self._tables.get_many(table, keys)
-        ticket = self._payloads.pin()
-        try:
-            return [
-                None if packed is None else self._payloads.read(unpack_reference(packed))
-                for packed in self._tables.get_many(table, keys)
-            ]
-        finally:
-            self._payloads.unpin(ticket)
+        return [None if read is None else read() for read in self.get_later(table, keys)]
 
     def get_later(self, table: Table, keys: Sequence[bytes]) -> list[Later | None]:
         if table is not Table.PAYLOADS:

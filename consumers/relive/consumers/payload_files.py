@@ -122,10 +122,6 @@ class PayloadFiles:
 
     # Reading
 
-    def read(self, reference: Reference) -> bytes:
-        """A payload; see `SegmentReader.read`."""
-        return self._reader.read(reference)
-
     def later(self, reference: Reference) -> Callable[[], bytes]:
         """What reads a payload, also when it is gone by then; see `SegmentReader.later`."""
         return self._reader.later(reference)

@@ -74,17 +74,13 @@ class SegmentReader:
         if size < segment.size:
             raise StoreDamaged(path, f"was cut short, from {segment.size} bytes", size)
 
-    def read(self, reference: Reference) -> bytes:
-        """A payload.
+    def later(self, reference: Reference) -> Callable[[], bytes]:
+        """What reads a payload, from a file that stays open for it.
 
-        Raises:
+        Raises, as does what is returned:
             StoreDamaged: it is not what was written.
             StoreError: it cannot be read.
         """
-        return self._read(self._open(reference.segment), reference)
-
-    def later(self, reference: Reference) -> Callable[[], bytes]:
-        """What reads a payload, from a file that stays open for it. Raises as `read`."""
         return partial(self._read, self._open(reference.segment), reference)
 
     def read_in_order(
@@ -96,7 +92,7 @@ class SegmentReader:
             entries: keys, and references as stored.
 
         Raises:
-            as `read`.
+            as `later`.
         """
         count = _FIRST_BATCH
         buffer = bytearray()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 
-from relive.consumers import Materializer
 from relive.core.experience import Experience, VectorLike, is_number
 from relive.core.filter import Filter, checked_filter
-from relive.core.results import SampleBatch, SampledItem, positions_of
+from relive.core.results import SampleBatch, SampledItem
 from relive.core.sampling import Strategy, log_mass
 from relive.core.sequences import SampledSequence, SequenceBatch, cut
 from relive.core.state import PartitionState
@@ -20,11 +19,10 @@ from relive.errors import IndexDamaged, InvalidQuery
 from relive.index_service.contents import Content, contents
 from relive.index_service.filter_columns import Selected
 from relive.index_service.limits import MAX_SAMPLE, checked_count
-from relive.index_service.projections import Projections
-from relive.index_service.retrievals import Retrievals
+from relive.index_service.read_context import ReadContext
 from relive.index_service.sampler import Request, Sampled, sampled
 from relive.index_service.sampling_limits import SampleGate
-from relive.index_service.scan import IndexArray, Scanner
+from relive.index_service.scan import IndexArray
 from relive.index_service.segments import RowKey
 from relive.index_service.view import View
 from relive.producers.compose import new_id
@@ -34,32 +32,13 @@ class Drawing:
     """The samples of one engine.
 
     Args:
-        materializer: of the state.
-        projections: of the same state.
-        scanner: searches rows, for the strategy `nearest`.
-        retrievals: told what was returned.
+        context: what they work with.
         gate: the limits on what is sampled.
-        readable: the partitions that are answered for.
-        clock_us: microseconds since the epoch, for the priorities of a sample without a time.
     """
 
-    def __init__(
-        self,
-        materializer: Materializer,
-        projections: Projections,
-        scanner: Scanner,
-        retrievals: Retrievals,
-        gate: SampleGate,
-        readable: Sequence[int],
-        clock_us: Callable[[], int],
-    ) -> None:
-        self._materializer = materializer
-        self._projections = projections
-        self._scanner = scanner
-        self._retrievals = retrievals
+    def __init__(self, context: ReadContext, gate: SampleGate) -> None:
+        self._context = context
         self._gate = gate
-        self._readable = readable
-        self._clock_us = clock_us
 
     def sample(
         self,
@@ -92,7 +71,7 @@ class Drawing:
         with self._drawing(request, timeout_s, wanted, near, query) as (states, drawn):
             batch = self._batch(states, drawn, request, content)
         if recorded:
-            self._retrievals.record(
+            self._context.retrievals.record(
                 "sample",
                 batch.retrieval_id,
                 list(zip(batch.ids, batch.probabilities.tolist(), strict=True)),
@@ -124,9 +103,9 @@ class Drawing:
         if request.strategy is Strategy.NEAREST:
             raise InvalidQuery("strategy", strategy, "sequences are not drawn by similarity")
         with self._drawing(request, timeout_s, checked_filter(filter)) as (states, drawn):
-            episodes = self._projections.episodes()
+            episodes = self._context.projections.episodes()
             batch = self._batch(states, drawn, request, content=False)
-            keys = self._projections.columns.keys(drawn.partitions, drawn.rows)
+            keys = self._context.projections.columns.keys(drawn.partitions, drawn.rows)
             runs = [episodes.run(key, length) for key in keys]
             contents = _made(states, [key for run in runs for key in run], drawn.now_us)
         sequences = SequenceBatch(
@@ -148,7 +127,7 @@ class Drawing:
             batch.epoch,
         )
         probabilities = {item.id or "": s.probability for s in sequences for item in s}
-        self._retrievals.record(
+        self._context.retrievals.record(
             "sample",
             batch.retrieval_id,
             list(probabilities.items()),
@@ -166,9 +145,9 @@ class Drawing:
         """The position and the experience of each step of an episode."""
         if not isinstance(episode_id, str):
             raise InvalidQuery("episode_id", episode_id, "must be text")
-        with self._materializer.locked() as states:
-            steps = self._projections.episodes().steps(episode_id)
-            found = _all(states, steps, self._clock_us())
+        with self._context.materializer.locked() as states:
+            steps = self._context.projections.episodes().steps(episode_id)
+            found = _all(states, steps, self._context.clock_us())
             return [(key.position, c.experience()) for key, c in zip(steps, found, strict=True)]
 
     def _request(
@@ -189,7 +168,7 @@ class Drawing:
         return Request(
             checked_count("n", n, MAX_SAMPLE),
             secrets.randbits(63) if seed is None else _checked_seed(seed),
-            self._clock_us() if now is None else _microseconds(now),
+            self._context.clock_us() if now is None else _microseconds(now),
             _checked_strategy(strategy),
             replace,
             *exponents,
@@ -210,25 +189,25 @@ class Drawing:
             wanted: what they have to match; every one that does is looked at.
             near: how many are to be the nearest to the query.
         """
+        projections, readable = self._context.projections, self._context.readable
         if wanted is not None:
-            self._projections.filtering.prepare(wanted)
+            projections.filtering.prepare(wanted)
         self._gate.enter(request.n, timeout_s)
         count = 0
         try:
-            with self._materializer.locked() as states:
+            with self._context.materializer.locked() as states:
                 weights = [
                     # Of partitions outside a share nothing is known, and nothing is drawn.
-                    states[p if p in self._readable else self._readable[0]].settings.weights
+                    states[p if p in readable else readable[0]].settings.weights
                     for p in range(len(states))
                 ]
-                only = None if wanted is None else self._projections.filtering.matching_now(wanted)
+                only = None if wanted is None else projections.filtering.matching_now(wanted)
                 nearest: list[RowKey] = []
                 if query is not None:
                     nearest = self._nearest(near, only, *query)
-                drawn = sampled(
-                    self._projections.columns, weights, request, nearest=nearest, only=only
-                )
-                self._projections.columns.drawn(drawn.partitions, drawn.rows)
+                columns = projections.columns
+                drawn = sampled(columns, weights, request, nearest=nearest, only=only)
+                columns.drawn(drawn.partitions, drawn.rows)
                 count = len(drawn.rows)
                 yield states, drawn
         finally:
@@ -246,14 +225,14 @@ class Drawing:
         def found(view: View) -> list[RowKey]:
             query = view.space.query(visual, text)
             seen = view if only is None else view.restricted(Selected(only))
-            return [key for key, _ in seen.search(self._scanner, query, k)]
+            return [key for key, _ in seen.search(self._context.scanner, query, k)]
 
-        view = self._projections.indexing.view
+        view = self._context.projections.indexing.view
         try:
             return found(view)
         except IndexDamaged as error:
-            self._projections.replace_damaged(view, error)
-            return found(self._projections.indexing.view)
+            self._context.projections.replace_damaged(view, error)
+            return found(self._context.projections.indexing.view)
 
     def _batch(
         self,
@@ -262,7 +241,7 @@ class Drawing:
         request: Request,
         content: bool,
     ) -> SampleBatch:
-        columns, where = self._projections.columns, (drawn.partitions, drawn.rows)
+        columns, where = self._context.projections.columns, (drawn.partitions, drawn.rows)
         ids, versions = columns.ids(*where), columns.versions(*where)
         items: tuple[SampledItem, ...] | None = None
         if content:
@@ -282,10 +261,10 @@ class Drawing:
         return SampleBatch(
             new_id(),
             items,
-            positions_of(self._readable, self._materializer.positions()),
+            self._context.answered(self._context.materializer.positions()),
             request.seed,
             drawn.now_us / 1e6,
-            self._projections.indexing.view.epoch,
+            self._context.projections.indexing.view.epoch,
             ids=ids,
             probabilities=drawn.probabilities,
             weights=drawn.weights,

@@ -39,6 +39,7 @@ from relive.index_service.limits import DEFAULT_TIMEOUT_S
 from relive.index_service.looks import Looks
 from relive.index_service.priority_updates import Verdicts
 from relive.index_service.projections import IndexOptions, Projections
+from relive.index_service.read_context import ReadContext
 from relive.index_service.read_measures import ReadMeasures
 from relive.index_service.retrievals import Retrievals
 from relive.index_service.sampling_limits import SampleGate
@@ -123,8 +124,15 @@ class Engine:
         self.ask_rebuild, self.rebuilt = self._indexing.ask_rebuild, self._indexing.rebuilt
         self._retrievals = Retrievals(log, recorded=self._options.record_retrievals)
         self.record_retrieval = self._retrievals.record
-        readers = self._materializer, self._projections, self._scanner, self._retrievals
-        searching = Searching(*readers, self._readable, clock_us)
+        context = ReadContext(
+            self._materializer,
+            self._projections,
+            self._scanner,
+            self._retrievals,
+            self._readable,
+            clock_us,
+        )
+        searching = Searching(context)
         spans, fold = tracing(), self._materializer
         self.search = timed(
             traced(searching.search, "search", spans, fold, of_search), self.measures.searched
@@ -133,7 +141,7 @@ class Engine:
             traced(searching.search_many, "search_many", spans, fold, of_searches),
             self.measures.searched,
         )
-        drawing = Drawing(*readers, self._gate, self._readable, clock_us)
+        drawing = Drawing(context, self._gate)
         self.sample = timed(
             traced(drawing.sample, "sample", spans, fold, of_sample), self.measures.sampled_batch
         )
@@ -291,8 +299,7 @@ class Engine:
 
     def success_rate(self) -> tuple[int, float]:
         """How many live experiences an outcome is known of, and the mean of their success rates."""
-        with self._materializer.locked():
-            return self._projections.filtering.columns.success_rate()
+        return self._projections.filtering.columns.success_rate()
 
     @property
     def stopped(self) -> Exception | None:

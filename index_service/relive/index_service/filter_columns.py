@@ -289,16 +289,6 @@ class FilterColumns:
             found.append(block.positions[: len(mask)][mask & block.live[: len(mask)]])
         return found
 
-    def success_rate(self) -> tuple[int, float]:
-        """How many live rows an outcome is known of, and the mean of their success rates."""
-        rows, total = 0, 0.0
-        for block in self._blocks:
-            rates = block.success_rate[: block.count][block.live[: block.count]]
-            known = rates[~np.isnan(rates)]
-            rows += len(known)
-            total += float(known.sum())
-        return rows, total / rows if rows else 0.0
-
     # Read without it
 
     def missing(self, wanted: Filter) -> list[str]:
@@ -326,6 +316,17 @@ class FilterColumns:
                 return None
             matching.append(block.positions[: len(mask)][mask])
         return Selected(matching)
+
+    def success_rate(self) -> tuple[int, float]:
+        """How many live rows an outcome is known of, and the mean of their success rates."""
+        rows, total = 0, 0.0
+        for block in self._blocks:
+            seen = slice(0, block.count)
+            rates = block.success_rate[seen][block.live[seen]]
+            known = rates[~np.isnan(rates)]
+            rows += len(known)
+            total += float(known.sum())
+        return rows, total / rows if rows else 0.0
 
     def outcomes(self, most: int) -> list[tuple[npt.NDArray[np.int64], FloatArray]]:
         """Event times and success rates of the live rows of each partition; see `FilterInputs`.

@@ -54,11 +54,6 @@ class Outcomes(NamedTuple):
     event_time_us: npt.NDArray[np.int64]
     success_rate: FloatArray
 
-    def known(self) -> tuple[int, float | None]:
-        """Of how many rows an outcome is known, and the mean of their success rates."""
-        rates = self.success_rate[~np.isnan(self.success_rate)]
-        return len(rates), float(rates.mean()) if len(rates) else None
-
 
 class Looks:
     """See above. Every method may be called from any thread.

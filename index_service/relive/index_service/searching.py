@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from relive.consumers import Materializer
 from relive.core.embedding import Query, query_rows
 from relive.core.experience import VectorLike
 from relive.core.filter import Filter, checked_filter, finite_number
-from relive.core.results import Hit, SearchResult, positions_of
+from relive.core.results import Hit, SearchResult
 from relive.errors import IndexDamaged, InvalidQuery
 from relive.index_service.contents import contents
 from relive.index_service.limits import MAX_K, checked_count
-from relive.index_service.projections import Projections
-from relive.index_service.retrievals import Retrievals
-from relive.index_service.scan import Scanner
+from relive.index_service.read_context import ReadContext
 from relive.index_service.view import Finder, View
 from relive.producers.compose import new_id
 
@@ -38,29 +35,11 @@ class Searching:
     """The searches of one engine.
 
     Args:
-        materializer: of the state.
-        projections: of the same state.
-        scanner: searches rows.
-        retrievals: told what was returned.
-        readable: the partitions that are answered for.
-        clock_us: microseconds since the epoch, for the priorities of what is found.
+        context: what they work with.
     """
 
-    def __init__(
-        self,
-        materializer: Materializer,
-        projections: Projections,
-        scanner: Scanner,
-        retrievals: Retrievals,
-        readable: Sequence[int],
-        clock_us: Callable[[], int],
-    ) -> None:
-        self._materializer = materializer
-        self._projections = projections
-        self._scanner = scanner
-        self._retrievals = retrievals
-        self._readable = readable
-        self._clock_us = clock_us
+    def __init__(self, context: ReadContext) -> None:
+        self._context = context
 
     def search(
         self,
@@ -123,7 +102,7 @@ class Searching:
         self, queries: Sequence[tuple[VectorLike | None, VectorLike | None]], asked: _Asked
     ) -> list[SearchResult]:
         """The result of every query, all at the same positions."""
-        wanted, indexing = asked.filter, self._projections.indexing
+        wanted, indexing = asked.filter, self._context.projections.indexing
 
         def search_once() -> list[SearchResult] | None:
             view = indexing.view
@@ -132,56 +111,56 @@ class Searching:
                 seen = view
             else:
                 # Taken after the view, so that they know of all its rows.
-                selected = self._projections.filtering.selected(wanted, view.positions)
+                selected = self._context.projections.filtering.selected(wanted, view.positions)
                 if selected is None:
                     return None
                 seen = view.restricted(selected)
             results = []
             try:
                 for query in prepared:
-                    self._projections.indexing.note(query)
+                    self._context.projections.indexing.note(query)
                     gpu = (
                         None
-                        if self._projections.indexing.gpu is None
-                        else self._projections.indexing.gpu.search()
+                        if self._context.projections.indexing.gpu is None
+                        else self._context.projections.indexing.gpu.search()
                     )
                     hits = self._hits(seen, query, asked, gpu)
                     if hits is None:
                         return None
                     degraded = gpu is not None and gpu.degraded
-                    positions = positions_of(self._readable, view.positions)
+                    positions = self._context.answered(view.positions)
                     at = positions, view.epoch, view.approximate, degraded
                     results.append(SearchResult(new_id(), tuple(hits), *at))
             except IndexDamaged as error:
-                self._projections.replace_damaged(view, error)
+                self._context.projections.replace_damaged(view, error)
                 return None
             return results
 
         results = None
         for _ in range(_TRIES):
             if wanted is not None:
-                self._projections.filtering.prepare(wanted)
+                self._context.projections.filtering.prepare(wanted)
             results = search_once()
             if results is not None:
                 break
         else:
-            with self._materializer.locked():
+            with self._context.materializer.locked():
                 if wanted is not None:
-                    self._projections.filtering.prepare_now(wanted)
+                    self._context.projections.filtering.prepare_now(wanted)
                 results = search_once()
         assert results is not None
         for result in results if asked.recorded else ():
             scored = [(hit.id, hit.score) for hit in result]
-            self._retrievals.record("search", result.retrieval_id, scored, result.positions)
+            self._context.retrievals.record("search", result.retrieval_id, scored, result.positions)
         return results
 
     def _hits(
         self, view: View, query: Query, asked: _Asked, gpu: Finder | None
     ) -> list[Hit] | None:
         """The hits in a view, or None if one of them is gone from the state by now."""
-        found = view.search(self._scanner, query, asked.k, least=asked.min_score, gpu=gpu)
+        found = view.search(self._context.scanner, query, asked.k, least=asked.min_score, gpu=gpu)
         keys = [key for key, _ in found]
-        there = contents(self._materializer.states, keys, self._clock_us())
+        there = contents(self._context.materializer.states, keys, self._context.clock_us())
         if there is None:
             return None
         return [

@@ -68,7 +68,7 @@ def test_outcomes_are_those_of_the_rows(engine: Engine) -> None:
     for i in range(30):
         rate = by_time[1_000_000 + i]
         assert np.isnan(rate) if i % 2 else rate == (i % 4 == 0)
-    known, rate = engine.looks.outcomes().known()
+    known, rate = engine.success_rate()
     assert known == 15
     assert rate == pytest.approx(8 / 15)
 

@@ -133,7 +133,7 @@ class Answers:
             return {"phase": self._phase(), "now_us": self._clock_us()}
         stats = replace(engine.stats(), calls_shed=self._calls_shed())
         lag = self._observer.lag or self._observer.look(engine)
-        known, rate = engine.looks.outcomes().known()
+        known, rate = engine.success_rate()
         settings = engine.settings
         fresh = engine.looks.freshness()
         return {
@@ -152,7 +152,7 @@ class Answers:
                 "half_within_s": within(fresh, 0.5),
                 "most_within_s": within(fresh, 0.99),
             },
-            "success": {"known": known, "rate": rate},
+            "success": {"known": known, "rate": rate if known else None},
             "settings": {
                 "eviction_policy": settings.eviction_policy.value,
                 "visual_dim": settings.visual_dim,

@@ -46,7 +46,7 @@ class Point(NamedTuple):
         time_us: microseconds since the epoch.
         size: live experiences.
         lag: positions that were not folded.
-        known: live experiences of which an outcome is known, of those looked at.
+        known: live experiences of which an outcome is known.
         success_rate: their mean; None where there is none.
     """
 
@@ -138,8 +138,14 @@ class Observer:
         self.lag = lag
         if time.monotonic() >= self._next_point:
             self._next_point = time.monotonic() + _POINT_EVERY_S
-            known, rate = engine.looks.outcomes().known()
-            point = Point(self._clock_us(), len(engine), sum(lag.events.values()), known, rate)
+            known, rate = engine.success_rate()
+            point = Point(
+                self._clock_us(),
+                len(engine),
+                sum(lag.events.values()),
+                known,
+                rate if known else None,
+            )
             self.points = (*self.points, point)[-_POINTS:]
         return lag
 
