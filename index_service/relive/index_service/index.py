@@ -137,6 +137,11 @@ class Index:
         """Rows of the base that no longer count."""
         return 0 if self._base is None else self._base.count - self._segments[0].size
 
+    @property
+    def unfit(self) -> int:
+        """Rows that lists would not find."""
+        return sum(segment.size for segment in self._segments if segment.refused)
+
     def keep(self, partition: int, positions: IndexArray) -> BoolArray:
         """Say which rows of a partition count; of the base's, all others are gone.
 
@@ -221,8 +226,9 @@ class Index:
         if model is None:
             return None
         for segment in self._segments:
-            full = segment.stop == segments.CHUNK_ROWS and segment.listed < segment.stop
-            if segment.size and (full or segment.stop - segment.listed >= LIST_ROWS):
+            done = max(segment.listed, segment.refused)
+            full = segment.stop == segments.CHUNK_ROWS and done < segment.stop
+            if segment.size and (full or segment.stop - done >= LIST_ROWS):
                 return Unlisted(segment.chunk, segment.lists or model.no_rows(), segment.stop)
         return None
 
@@ -233,6 +239,13 @@ class Index:
         for at, segment in enumerate(self._segments):
             if segment.chunk is chunk:
                 self._segments[at] = segment.with_lists(lists)
+                self._publish(self.view.positions)
+
+    def refuse(self, chunk: Chunk, lists: Lists) -> None:
+        """Have a chunk's rows scanned: lists of its first rows were tried, and miss too many."""
+        for at, segment in enumerate(self._segments):
+            if segment.chunk is chunk:
+                self._segments[at] = replace(segment.with_lists(None), refused=lists.count)
                 self._publish(self.view.positions)
 
     # Rows

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,12 +36,14 @@ from relive.index_service.index_files import (
 )
 from relive.index_service.scan import Scanner
 from relive.index_service.segments import RowKey
-from relive.index_service.view import Found, View
+from relive.index_service.trials import RECALL_AT, fit, share_found
+from relive.index_service.view import View
 
 _log = logging.getLogger(__name__)
 
-# Rebuilt once so many rows, for each that the last build had, have come or gone since.
-_GROWN, _GONE = 0.5, 0.5
+# Rebuilt once so many rows, for each that the last build had, have come or gone since, or came
+# and are unlike all that the last build had: these are scanned.
+_GROWN, _GONE, _UNFIT = 0.5, 0.5, 0.1
 
 # Steps of the fold that a swap may have to repeat while the fold waits: rows added, and rounds of
 # trying to get there.
@@ -49,7 +51,7 @@ _STEP_ROWS, _ROUNDS = 64, 50
 
 # New lists are tried on as many of the last queries, which also brings them into memory; and
 # looked into so many times as widely as the rows themselves needed it.
-_QUERIES, _FEWEST_QUERIES, _K = 16, 8, 10
+_QUERIES, _FEWEST_QUERIES = 16, 8
 _WIDEN = (1, 2, 4, 8)
 
 _WAKE_S = 0.5
@@ -304,6 +306,7 @@ class Indexing:
             last_failure=self._last_failure,
             gpu=None if self.gpu is None else self.gpu.stats(),
             progress=self.progress,
+            unfit=self.index.unfit,
         )
 
     # The thread
@@ -335,7 +338,12 @@ class Indexing:
         if self._manifest is None:
             return self.view.size >= FEWEST_ROWS
         rows = max(FEWEST_ROWS, self._manifest.rows)
-        return self.index.grown >= _GROWN * rows or self.index.gone >= _GONE * rows
+        index = self.index
+        return (
+            index.grown >= _GROWN * rows
+            or index.gone >= _GONE * rows
+            or index.unfit >= _UNFIT * rows
+        )
 
     def _rebuild(self) -> None:
         started = time.monotonic()
@@ -430,12 +438,12 @@ class Indexing:
             return base
         exact = replace(view, model=None)
         self._watch.tell(Phase.QUERIES, 0, 0)
-        truth = [exact.search(self._scanner, query, _K) for query in queries]
+        truth = [exact.search(self._scanner, query, RECALL_AT) for query in queries]
         for widen in _WIDEN:
             tried = replace(base, lists=base.lists.widened(widen))
             new = Index(view.space, base=tried).view
-            found = [new.search(self._scanner, query, _K) for query in queries]
-            share = np.mean([_share(*pair) for pair in zip(truth, found, strict=True)])
+            found = [new.search(self._scanner, query, RECALL_AT) for query in queries]
+            share = np.mean([share_found(*pair) for pair in zip(truth, found, strict=True)])
             if share >= self._options.recall_floor:
                 return tried
             _log.info(
@@ -497,11 +505,17 @@ class Indexing:
         self._tended = index.grown
         while (found := index.unlisted()) is not None and not self._stopping.is_set():
             lists = found.lists.extended(found.chunk.matrix[found.lists.count : found.stop])
-            if index is self.index:
-                with self._locked():
+            view = index.view
+            try:
+                fits = fit(view, found.chunk, lists, self._scanner, self._options.recall_floor)
+            except IndexDamaged as error:
+                self._damaged(view, error)
+                raise
+            with self._locked() if index is self.index else nullcontext():
+                if fits:
                     index.adopt(found.chunk, lists)
-            else:
-                index.adopt(found.chunk, lists)
+                else:
+                    index.refuse(found.chunk, lists)
 
     def _adopt_published(self) -> None:
         """Put in service what the process that owns the state has published."""
@@ -522,10 +536,3 @@ class Indexing:
         if manifest.log != self._log_identity or manifest.space != described(view.space):
             raise IndexDamaged(f"{path} is an index of another log, or of other settings")
         self._succeed(open_base(path, manifest), manifest, index, view, steps)
-
-
-def _share(truth: Sequence[Found], found: Sequence[Found]) -> float:
-    """Of the nearest rows, how many were found; of rows with equal scores, any will do."""
-    if not truth:
-        return 1.0
-    return sum(one.score >= truth[-1].score for one in found) / len(truth)

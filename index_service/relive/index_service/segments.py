@@ -118,6 +118,7 @@ class Segment:
         norm: the greatest length of a row.
         lists: of the chunk's first rows, from row 0 on; None while there are none.
         bits: of the rows in the lists, which still count; see `Lists.top`.
+        refused: lists of the rows before this one were made, and would not have found them.
     """
 
     chunk: Chunk
@@ -128,6 +129,7 @@ class Segment:
     norm: float
     lists: Lists | None = None
     bits: BitArray | None = field(default=None, repr=False)
+    refused: int = 0
 
     @property
     def listed(self) -> int:
@@ -180,7 +182,7 @@ class Segment:
 
     def with_lists(self, lists: Lists | None) -> Segment:
         """The same with other lists."""
-        segment = replace(self, lists=lists)
+        segment = replace(self, lists=lists, refused=0)
         return replace(segment, bits=_bits(segment))
 
     def extended(self, stop: int, norm: float) -> Segment:

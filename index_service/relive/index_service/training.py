@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from relive.core.embedding import EmbeddingSpace, HybridMode, Metric, Query
-from relive.errors import InvalidQuery
+from relive.core.embedding import EmbeddingSpace, Metric, Query
 from relive.index_service.build_progress import Phase, Told, not_told
 from relive.index_service.lists import Lists, Model, Probes, coded_rows, one_thread_faiss
 from relive.index_service.scan import Float32Array, IndexArray
+from relive.index_service.trials import RECALL_AT, kinds_of_query, query_like
 
 SEED = 1
-RECALL_AT = 10
 
 # Rows that stand in for queries, each compared with all others: for 50,000 rows about a second.
 _QUERIES = 100
@@ -107,14 +106,13 @@ def train(
 
 def _trials(rows: Float32Array, space: EmbeddingSpace, told: Told) -> dict[str, _Trial]:
     """The kinds of query that these rows can be asked."""
-    one_kind = space.mode is HybridMode.AVERAGE or not (space.visual_dim and space.text_dim)
-    kinds = ("both",) if one_kind else Probes._fields
+    kinds = kinds_of_query(space)
     trials = {}
     for number, kind in enumerate(kinds):
         chosen, queries = [], []
         # More than are needed, as some rows lack an embedding.
         for at in np.linspace(0, len(rows) - 1, min(len(rows), 4 * _QUERIES)).astype(np.int64):
-            query = _query_like(space, rows[at], kind)
+            query = query_like(space, rows[at], kind)
             if query is not None and at not in chosen:
                 chosen.append(int(at))
                 queries.append(query)
@@ -127,18 +125,6 @@ def _trials(rows: Float32Array, space: EmbeddingSpace, told: Told) -> dict[str, 
             truth = _nearest(rows, scans, numbers, seen)
             trials[kind] = _Trial(numbers, queries, truth)
     return trials
-
-
-def _query_like(space: EmbeddingSpace, row: Float32Array, kind: str) -> Query | None:
-    visual, text = space.halves(row)
-    if kind == "visual":
-        text = None
-    elif kind == "text":
-        visual = None
-    try:
-        return space.query(visual, text)
-    except InvalidQuery:  # nothing is left of this row to ask for
-        return None
 
 
 def _nearest(

@@ -575,7 +575,7 @@ class RollBackIndexReply(_message.Message):
     def __init__(self, basis: _Optional[_Union[Basis, _Mapping]] = ...) -> None: ...
 
 class IndexStats(_message.Message):
-    __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu", "progress")
+    __slots__ = ("lists", "recall", "unlisted", "building", "builds", "failures", "last_seconds", "last_failure", "gpu", "progress", "unfit")
     LISTS_FIELD_NUMBER: _ClassVar[int]
     RECALL_FIELD_NUMBER: _ClassVar[int]
     UNLISTED_FIELD_NUMBER: _ClassVar[int]
@@ -586,6 +586,7 @@ class IndexStats(_message.Message):
     LAST_FAILURE_FIELD_NUMBER: _ClassVar[int]
     GPU_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    UNFIT_FIELD_NUMBER: _ClassVar[int]
     lists: int
     recall: float
     unlisted: int
@@ -596,7 +597,8 @@ class IndexStats(_message.Message):
     last_failure: str
     gpu: GpuStats
     progress: BuildProgress
-    def __init__(self, lists: _Optional[int] = ..., recall: _Optional[float] = ..., unlisted: _Optional[int] = ..., building: _Optional[bool] = ..., builds: _Optional[int] = ..., failures: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_failure: _Optional[str] = ..., gpu: _Optional[_Union[GpuStats, _Mapping]] = ..., progress: _Optional[_Union[BuildProgress, _Mapping]] = ...) -> None: ...
+    unfit: int
+    def __init__(self, lists: _Optional[int] = ..., recall: _Optional[float] = ..., unlisted: _Optional[int] = ..., building: _Optional[bool] = ..., builds: _Optional[int] = ..., failures: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_failure: _Optional[str] = ..., gpu: _Optional[_Union[GpuStats, _Mapping]] = ..., progress: _Optional[_Union[BuildProgress, _Mapping]] = ..., unfit: _Optional[int] = ...) -> None: ...
 
 class BuildProgress(_message.Message):
     __slots__ = ("phase", "done", "total", "share")

@@ -349,6 +349,8 @@ class IndexStats:
         last_failure: why the last build or opening that failed did so; None if none did.
         gpu: that searches it; None where none is wanted.
         progress: how far the one that is being built is; None if none is.
+        unfit: of the unlisted rows, those that are unlike all that the lists were made of: these
+            would miss them.
     """
 
     lists: int
@@ -361,6 +363,7 @@ class IndexStats:
     last_failure: str | None
     gpu: GpuStats | None = None
     progress: BuildProgress | None = None
+    unfit: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -286,6 +286,11 @@ INDEX_UNLISTED = _gauge(
     "Rows that every search scans",
     "Tens of thousands: see relive_index_build_failures_total",
 )
+INDEX_UNFIT = _gauge(
+    _S,
+    "index_unfit_rows",
+    "Of these, rows unlike all that the lists were made of; a tenth of all begins a rebuild",
+)
 INDEX_RECALL = _gauge(
     _S,
     "index_recall",

@@ -120,6 +120,7 @@ class Reader:
         if index is not None:
             yield Reading(c.INDEX_LISTS, (), index.lists)
             yield Reading(c.INDEX_UNLISTED, (), index.unlisted)
+            yield Reading(c.INDEX_UNFIT, (), index.unfit)
             yield Reading(c.INDEX_RECALL, (), index.recall)
             yield Reading(c.INDEX_BUILDING, (), index.building)
             yield Reading(c.INDEX_BUILT, (), index.progress.share if index.progress else 0.0)

@@ -82,18 +82,21 @@ def no_builds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "FEWEST_ROWS", 10**9)
 
 
-def answers(buffer: ExperienceBuffer, seed: int = 99) -> list[list[str]]:
-    return [[hit.id for hit in buffer.search(visual=v, k=10)] for v in vectors(40, seed)]
+QUERIES = vectors(40, 99)
 
 
-def exact_answers(buffer: ExperienceBuffer, seed: int = 99) -> list[list[str]]:
+def answers(buffer: ExperienceBuffer, queries: Any = QUERIES) -> list[list[str]]:
+    return [[hit.id for hit in buffer.search(visual=v, k=10)] for v in queries]
+
+
+def exact_answers(buffer: ExperienceBuffer, queries: Any = QUERIES) -> list[list[str]]:
     """All rows compared, which asking for many makes it do."""
-    return [[h.id for h in buffer.search(visual=v, k=3_000)][:10] for v in vectors(40, seed)]
+    return [[h.id for h in buffer.search(visual=v, k=3_000)][:10] for v in queries]
 
 
-def recall(buffer: ExperienceBuffer, seed: int = 99) -> float:
-    pairs = zip(answers(buffer, seed), exact_answers(buffer, seed), strict=True)
-    return sum(len(set(found) & set(truth)) for found, truth in pairs) / 400
+def recall(buffer: ExperienceBuffer, queries: Any = QUERIES) -> float:
+    pairs = zip(answers(buffer, queries), exact_answers(buffer, queries), strict=True)
+    return sum(len(set(found) & set(truth)) for found, truth in pairs) / (10 * len(queries))
 
 
 def test_enough_rows_get_lists_by_themselves(tmp_path: Path) -> None:
@@ -133,6 +136,25 @@ def test_rows_that_come_are_put_in_lists_without_a_rebuild(path: Path) -> None:
         assert recall(buffer) >= 0.95
         found = buffer.search(visual=vectors(1_500, 1)[700], k=1)
         assert found[0].id == "1-700"
+
+
+def test_rows_unlike_all_that_the_lists_were_made_of_are_scanned_until_a_rebuild(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexing, "_UNFIT", 10.0)
+    random = np.random.default_rng(8)
+    centres, noise = random.standard_normal((300, 24)), random.standard_normal((1_500, 24))
+    rows = (centres[np.arange(1_500) % 300] + 0.2 * noise).astype(np.float32)
+    with opened(path) as buffer:
+        buffer.add_many(Experience(id=f"other-{at}", visual=row) for at, row in enumerate(rows))
+        until(lambda: buffer.stats().index.unfit == 1_500, "put in lists")  # type: ignore[union-attr]
+        assert recall(buffer, rows[:40]) >= 0.95
+        monkeypatch.setattr(indexing, "_UNFIT", 0.1)
+        until(lambda: buffer.stats().index.builds == 1, "no build")  # type: ignore[union-attr]
+        index = buffer.stats().index
+        assert index is not None
+        assert (index.unlisted, index.unfit) == (0, 0)
+        assert recall(buffer, rows[:40]) >= 0.95
 
 
 def test_a_search_finds_exactly_what_lives_at_every_moment_of_rebuilds(path: Path) -> None:
