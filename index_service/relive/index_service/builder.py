@@ -36,14 +36,13 @@ from relive.index_service.index_files import (
     write_manifest,
 )
 from relive.index_service.scan import Float32Array
-from relive.index_service.training import Trained, train
+from relive.index_service.training import Trained, blocks, train
 
 # Below, scanning all rows takes well under a millisecond.
 FEWEST_ROWS = 4_096
 
 _JOB = "job.json"
 _LOWEST_PRIORITY = 19
-_ROWS_AT_ONCE = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +122,7 @@ def _write_checks(directory: Path, rows: Float32Array, told: Told) -> float:
     """Write the checksum of each row; returns the greatest length of a row."""
     crcs = np.empty(len(rows), dtype="<u4")
     norm = 0.0
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        block = np.ascontiguousarray(rows[start : start + _ROWS_AT_ONCE])
+    for start, block in blocks(rows):
         crcs[start : start + len(block)] = [crc32(row.data.cast("B")) for row in block]
         told(Phase.CHECKS, start + len(block), len(rows))
         norm = max(norm, float(np.einsum("ij,ij->i", block, block).max()) ** 0.5)

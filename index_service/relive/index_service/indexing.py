@@ -34,6 +34,7 @@ from relive.index_service.index_files import (
     open_base,
     read_manifest,
 )
+from relive.index_service.mapped_rows import let_go
 from relive.index_service.scan import Scanner
 from relive.index_service.segments import RowKey
 from relive.index_service.trials import RECALL_AT, fit, share_found
@@ -317,8 +318,7 @@ class Indexing:
         while not self._stopping.is_set():
             self._wake.wait(_WAKE_S)
             self._wake.clear()
-            while self._replaced and time.monotonic() - self._replaced[0][0] > _FREE_AFTER_S:
-                self._replaced.popleft()
+            self._free_replaced()
             try:
                 self._list_rows(self.index)
                 with self._alone:
@@ -397,6 +397,7 @@ class Indexing:
             manifest = read_manifest(building)
             base = open_base(building, manifest)
             base = self._tried(base, view)
+            _let_go(index)
             self._adopted = self._files.publish(building, manifest.epoch)
             base = replace(base, directory=self._adopted)
         except BaseException:
@@ -493,12 +494,18 @@ class Indexing:
                 raise BuildFailed("the state was changed as a whole meanwhile")
             new.repeat([*steps[done:], Step([], [], index.view.positions)])
             self.index, self._manifest = new, manifest
+        _let_go(index)
         self._replaced.append((time.monotonic(), index))
 
     def _tend(self) -> bool:
         """Keep the index in service good while another one is built; whether to give up on it."""
         self._list_rows(self.index)
+        self._free_replaced()
         return self._stopping.is_set()
+
+    def _free_replaced(self) -> None:
+        while self._replaced and time.monotonic() - self._replaced[0][0] > _FREE_AFTER_S:
+            self._replaced.popleft()
 
     def _list_rows(self, index: Index) -> None:
         """Put rows in lists, while there are enough that are in none."""
@@ -536,3 +543,9 @@ class Indexing:
         if manifest.log != self._log_identity or manifest.space != described(view.space):
             raise IndexDamaged(f"{path} is an index of another log, or of other settings")
         self._succeed(open_base(path, manifest), manifest, index, view, steps)
+
+
+def _let_go(index: Index) -> None:
+    """Of an index that another one succeeds: both in memory would be a lot."""
+    if index.base is not None:
+        let_go(index.base.chunk.matrix)

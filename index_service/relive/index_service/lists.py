@@ -24,6 +24,10 @@ from relive.index_service.scan import Float32Array, IndexArray
 
 BitArray = npt.NDArray[np.uint8]
 
+# Centres compared exactly, for each list that is looked at, where they are coded too: of the ten
+# nearest among 256, that is 9.99.
+_CENTRES_EACH = 4
+
 # A query counts as one of both embeddings while its visual share is this near to the usual one.
 _SAME_SHARE = 0.1
 
@@ -88,7 +92,9 @@ class Model:
         vector = coded_rows(query.scan[None, :], self.empty.d)
         lists = np.empty((1, probes), dtype=np.int64)
         scores = np.empty((1, probes), dtype=np.float32)
-        self.empty.quantizer.search_c(
+        # Where most centres would be compared after all, their codes are no use.
+        coded = self._coded_centres if 2 * _CENTRES_EACH * probes <= self.lists else None
+        (self.empty.quantizer if coded is None else coded).search_c(
             1, faiss.swig_ptr(vector), probes, faiss.swig_ptr(scores), faiss.swig_ptr(lists)
         )
         return Near(vector, lists, scores)
@@ -119,6 +125,24 @@ class Model:
         return max(
             self.probes.both, self.probes.visual if visual_share > usual else self.probes.text
         )
+
+    @cached_property
+    def _coded_centres(self) -> Any:
+        """An index of the centres, found by codes as rows are and then compared; None for none.
+
+        A search would otherwise read all centres, which are most of the memory that it touches.
+        """
+        if self.space.metric is not Metric.COSINE:
+            return None
+        faiss, width = one_thread_faiss(), self.empty.d
+        centres = self.empty.quantizer.reconstruct_n(0, self.lists)
+        codes = faiss.IndexPQFastScan(width, self.empty.pq.M, 4, faiss.METRIC_INNER_PRODUCT)
+        codes.pq, codes.is_trained = self.empty.pq, True
+        codes.add(centres)
+        coded = faiss.IndexRefineFlat(codes, faiss.swig_ptr(centres))
+        coded.k_factor = _CENTRES_EACH
+        # The codes are to live as long as the index: they are the copy's own.
+        return faiss.clone_index(coded)
 
     @cached_property
     def _centres(self) -> Float32Array:
@@ -210,6 +234,27 @@ def one_thread_faiss() -> Any:
 
     faiss.omp_set_num_threads(1)
     return faiss
+
+
+def products(matrix: Float32Array, at: IndexArray, query: Float32Array) -> Float32Array:
+    """Dot products of some rows with a query, float32, up to rounding.
+
+    Not `matrix[at] @ query`, which copies the rows, more than the cache of a core holds.
+    """
+    faiss = one_thread_faiss()
+    # Checked here because FAISS reads out of bounds without a word.
+    if query.shape != matrix.shape[1:] or not matrix.flags.c_contiguous:
+        raise ValueError(f"a query of shape {query.shape} for rows of shape {matrix.shape}")
+    if len(at) and not 0 <= int(at.min()) <= int(at.max()) < len(matrix):
+        raise ValueError(f"rows {at} of {len(matrix)}")
+    found = np.empty(len(at), dtype=np.float32)
+    faiss.fvec_inner_products_by_idx(
+        *map(faiss.swig_ptr, (found, query, matrix, np.ascontiguousarray(at))),
+        len(query),
+        1,
+        len(at),
+    )
+    return found
 
 
 def coded_rows(rows: Float32Array, width: int) -> Float32Array:

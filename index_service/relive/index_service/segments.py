@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from relive.core.checksum import crc32
 from relive.errors import IndexDamaged
-from relive.index_service.lists import BitArray, Lists
+from relive.index_service.lists import BitArray, Lists, products
 from relive.index_service.scan import BoolArray, Float32Array, IndexArray
 
 CHUNK_ROWS = 8_192
@@ -85,6 +85,16 @@ class Chunk:
         if self.checks is not None:
             self.checks.check(self.matrix, at)
         return self.matrix[at]
+
+    def products(self, at: IndexArray, query: Float32Array) -> Float32Array:
+        """Dot products of some rows with a query, float32, up to rounding; the rows stay in place.
+
+        Raises:
+            IndexDamaged: they are not what was written.
+        """
+        if self.checks is not None:
+            self.checks.check(self.matrix, at)
+        return products(self.matrix, at, query)
 
     def span(self, start: int, stop: int, live: BoolArray | None = None) -> Float32Array:
         """Rows start to stop, in place.

@@ -14,6 +14,7 @@ import numpy as np
 from relive.core.embedding import EmbeddingSpace, Metric, Query
 from relive.index_service.build_progress import Phase, Told, not_told
 from relive.index_service.lists import Lists, Model, Probes, coded_rows, one_thread_faiss
+from relive.index_service.mapped_rows import let_go
 from relive.index_service.scan import Float32Array, IndexArray
 from relive.index_service.trials import RECALL_AT, kinds_of_query, query_like
 
@@ -21,7 +22,7 @@ SEED = 1
 
 # Rows that stand in for queries, each compared with all others: for 50,000 rows about a second.
 _QUERIES = 100
-_ROWS_AT_ONCE = 4_096
+_ROWS_AT_ONCE, _SPREAD_AT_ONCE = 4_096, 512
 _KMEANS_ROUNDS = 8
 _ROWS_PER_LIST = 40
 _CODE_ROWS = 8_192
@@ -29,8 +30,7 @@ _CODE_ROWS = 8_192
 _CODE_LOSS = 0.01
 # Equal rows may differ by this much of a score in float32.
 _ROUNDING = 1e-5
-# Fewer would do for the rows themselves, and miss some that come later and are unlike them.
-_CANDIDATES = (100, 200, 400, 800)
+_CANDIDATES = (50, 100, 200, 400, 800)
 
 
 class Recall(NamedTuple):
@@ -95,7 +95,7 @@ def train(
     index = _coder(rows, space, centres)
     model = Model(space, index, probes, _CANDIDATES[0], len(rows))
     filled = faiss.clone_index(index)
-    for start, block in _blocks(rows):
+    for start, block in blocks(rows):
         model.add(filled, block)
         told(Phase.CODES, start + len(block), len(rows))
     return _tuned(rows, Lists(model, filled), trials, floor, told)
@@ -134,7 +134,7 @@ def _nearest(
     wanted = min(RECALL_AT, len(rows) - 1)
     scores = np.empty((len(scans), 0), dtype=np.float32)
     numbers = np.empty((len(scans), 0), dtype=np.int64)
-    for start, block in _blocks(rows):
+    for start, block in blocks(rows):
         here = scans @ block.T
         for at in np.flatnonzero((own >= start) & (own < start + len(block))):
             here[at, own[at] - start] = -np.inf
@@ -148,9 +148,11 @@ def _nearest(
     return numbers
 
 
-def _blocks(rows: Float32Array) -> Iterator[tuple[int, Float32Array]]:
+def blocks(rows: Float32Array) -> Iterator[tuple[int, Float32Array]]:
+    """All rows, some at a time, and the number of the first."""
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         yield start, rows[start : start + _ROWS_AT_ONCE]
+        let_go(rows)
 
 
 def _seen(told: Told, phase: Phase, before: int, total: int) -> Callable[[int], None]:
@@ -194,8 +196,7 @@ def _fitted(
 def _centres(rows: Float32Array, space: EmbeddingSpace, count: int) -> Float32Array:
     """Centres of lists, as index rows of shape (count, width)."""
     faiss = one_thread_faiss()
-    sample = np.linspace(0, len(rows) - 1, min(len(rows), _ROWS_PER_LIST * count)).astype(np.int64)
-    vectors = np.ascontiguousarray(rows[sample, : space.vector_width])
+    vectors = _spread(rows, _ROWS_PER_LIST * count, space.vector_width)
     kmeans = faiss.Kmeans(
         space.vector_width,
         count,
@@ -216,6 +217,17 @@ def _centres(rows: Float32Array, space: EmbeddingSpace, count: int) -> Float32Ar
     return made
 
 
+def _spread(rows: Float32Array, count: int, width: int) -> Float32Array:
+    """The first numbers of so many rows, or all, taken evenly."""
+    sample = np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(np.int64)
+    vectors = np.empty((len(sample), width), dtype=np.float32)
+    for start in range(0, len(sample), _SPREAD_AT_ONCE):
+        some = slice(start, start + _SPREAD_AT_ONCE)
+        vectors[some] = rows[sample[some], :width]
+        let_go(rows)
+    return vectors
+
+
 def _assigned(
     rows: Float32Array,
     space: EmbeddingSpace,
@@ -227,7 +239,7 @@ def _assigned(
     metric = faiss.METRIC_INNER_PRODUCT if space.metric is Metric.COSINE else faiss.METRIC_L2
     flat = np.ascontiguousarray(centres[:, :width])
     parts = []
-    for start, block in _blocks(rows):
+    for start, block in blocks(rows):
         vectors = np.ascontiguousarray(block[:, :width])
         parts.append(faiss.knn(vectors, flat, 1, metric=metric)[1][:, 0])
         seen(start + len(block))
@@ -257,7 +269,7 @@ def _probes_for(
 def _coder(rows: Float32Array, space: EmbeddingSpace, centres: Float32Array) -> Any:
     """A trained index of these lists, without rows."""
     faiss = one_thread_faiss()
-    sample = np.linspace(0, len(rows) - 1, min(len(rows), _CODE_ROWS)).astype(np.int64)
+    sample = _spread(rows, _CODE_ROWS, space.width)
     if space.metric is Metric.COSINE:
         numbers = _numbers_per_code(space.width)
         width = -(-space.width // (2 * numbers)) * 2 * numbers
@@ -280,7 +292,7 @@ def _coder(rows: Float32Array, space: EmbeddingSpace, centres: Float32Array) -> 
             False,
         )
     quantizer.add(coded_rows(centres, width))
-    index.train(coded_rows(np.ascontiguousarray(rows[sample]), width))
+    index.train(coded_rows(sample, width))
     # The quantizer is to live as long as the index: it is the index's own from here on.
     return faiss.clone_index(index)
 
@@ -328,4 +340,5 @@ def _recall(rows: Float32Array, lists: Lists, trial: _Trial) -> float:
         best = np.sort(rows[numbers] @ query.scan)[::-1][: len(truth)]
         true = rows[truth] @ query.scan
         found += int(np.count_nonzero(best >= true.min() - _ROUNDING * np.abs(true).max()))
+        let_go(rows)
     return found / trial.truth.size

@@ -264,7 +264,7 @@ def _nth(scores: Float32Array, n: int) -> float:
 
 def _compared(chosen: Sequence[tuple[Segment, IndexArray]], query: Query) -> list[_Candidates]:
     return [
-        _Candidates(segment, segment.chunk.rows(rows) @ query.scan, rows)
+        _Candidates(segment, segment.chunk.products(rows, query.scan), rows)
         for segment, rows in chosen
         if len(rows)
     ]
@@ -311,4 +311,5 @@ def _best(
             positions.append(chunk.positions[near])
     score, partition, position = (np.concatenate(part) for part in (exact, partitions, positions))
     order = np.lexsort((partition, position, -score))[:wanted]
-    return [Found(RowKey(int(partition[at]), int(position[at])), float(score[at])) for at in order]
+    columns = (column[order].tolist() for column in (partition, position, score))
+    return [Found(RowKey(*key), score) for *key, score in zip(*columns, strict=True)]

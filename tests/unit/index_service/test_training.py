@@ -1,5 +1,7 @@
 """Training finds lists that give the recall that was asked, or none; the same ones each time."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,23 @@ def test_lists_of_clustered_rows_reach_the_floor_for_every_kind_of_query(metric:
     for share in Probes._fields:
         assert (getattr(trained.recall, share) or 0.0) >= 0.95
         assert measured(rows, trained, share, seed=0) >= 0.93
+
+
+def test_training_gives_back_the_memory_of_rows_that_lie_in_a_file(tmp_path: Path) -> None:
+    made = rows_of(HYBRID, 10_000, 0.3)
+    path = tmp_path / "rows"
+    path.write_bytes(made.tobytes())
+    rows = np.memmap(path, dtype=np.float32, mode="r", shape=made.shape)
+
+    def held() -> int:
+        mapped = Path("/proc/self/smaps").read_text().partition(f"{path}\n")[2]
+        resident = next(line for line in mapped.splitlines() if line.startswith("Rss:"))
+        return int(resident.split()[1]) * 1024
+
+    assert np.array_equal(rows, made)
+    assert held() >= made.nbytes
+    assert train(rows, HYBRID, n_probes=10, floor=0.95) is not None
+    assert held() == 0
 
 
 def test_it_is_told_how_far_training_is() -> None:
