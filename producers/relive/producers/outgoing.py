@@ -36,12 +36,16 @@ class Outgoing(Future[Token]):
         trace: if its caller's trace is recorded.
 
     Attributes:
+        record: see above; let go of once it is durable.
+        partition, position: where it is then.
         error: why it was given up, if it was.
+        is_watched: somebody has looked at it.
     """
 
+    partition = 0
+    position: int | None = None
     error: ReliveError | None = None
-    _token: Token | None = None
-    _is_watched = False
+    is_watched = False
 
     def __init__(
         self, record: NewRecord, experience_id: str, published_s: float, trace: Trace | None
@@ -55,28 +59,36 @@ class Outgoing(Future[Token]):
     def __getattr__(self, name: str) -> Any:
         """An attribute that isn't there: one of Future's, in whichever version of Python."""
         with _settling:
-            if not self._is_watched:
+            if not self.is_watched:
                 whole: Future[Token] = Future()
-                if self._token is not None:
-                    whole.set_result(self._token)
-                elif self.error is not None:
-                    whole.set_exception(self.error)
+                self._tell(whole)
                 self.__dict__.update(whole.__dict__)  # at once, for who looks without the lock
-                self._is_watched = True
+                self.is_watched = True
         return object.__getattribute__(self, name)
 
     def cancel(self) -> bool:
         return False  # what may be on its way stays so
+
+    def tell(self) -> None:
+        """Wake whoever waits for it."""
+        self._tell(self)
+
+    def _tell(self, future: Future[Token]) -> None:
+        if self.position is not None:
+            future.set_result(Token(self.experience_id, self.partition, self.position))
+        elif self.error is not None:
+            future.set_exception(self.error)
 
 
 def acknowledge(group: Sequence[Outgoing], positions: Sequence[int]) -> None:
     """Events are durable, at these positions."""
     with _settling:
         for each, position in zip(group, positions, strict=True):
-            each._token = Token(each.experience_id, each.record.partition, position)
-        watched = [each for each in group if each._is_watched]
+            each.partition, each.position = each.record.partition, position
+            del each.record  # whoever keeps many futures keeps no bytes
+        watched = [each for each in group if each.is_watched]
     for each in watched:
-        each.set_result(each._token)
+        each.tell()
 
 
 def give_up(group: Sequence[Outgoing], error: ReliveError) -> None:
@@ -84,6 +96,6 @@ def give_up(group: Sequence[Outgoing], error: ReliveError) -> None:
     with _settling:
         for each in group:
             each.error = error
-        watched = [each for each in group if each._is_watched]
+        watched = [each for each in group if each.is_watched]
     for each in watched:
-        each.set_exception(error)
+        each.tell()

@@ -22,7 +22,7 @@ from relive.errors import (
     ReliveError,
     UndeliveredEvents,
 )
-from relive.log import EventLog, NewRecord, open_log
+from relive.log import EventLog, open_log
 from relive.log.port import check_records
 from relive.measures import DELAY_BOUNDS_S, Histogram
 from relive.producers.compose import Composer, keyed_record
@@ -316,34 +316,36 @@ class Publisher:
                 self.measures.delivery_s.observe_all(now_s - o.published_s for o in group)
                 self._acknowledged += len(group)
                 acknowledge(group, positions)
+                self._end_traces(group)
                 return
 
     def _still_worth_trying(self, group: list[Outgoing], error: LogUnavailable) -> list[Outgoing]:
-        now = time.monotonic()
-        closing = now >= self._give_up_at
-        too_old_s = now - self._delivery_timeout_s
-        hopeless = [o for o in group if closing or o.published_s <= too_old_s]
-        self._fail(hopeless, error)
-        return group[len(hopeless):]
+        now_s = time.monotonic()
+        # Everything, once `close` has waited long enough.
+        since_s = now_s if now_s >= self._give_up_at else now_s - self._delivery_timeout_s
+        self._fail([o for o in group if o.published_s <= since_s], error)
+        return [o for o in group if o.published_s > since_s]
 
     def _fail(self, group: list[Outgoing], error: ReliveError) -> None:
-        for outgoing in group:
-            self._undelivered.append(outgoing.experience_id)
-            outgoing.set_exception(error)
-            self._end_trace(outgoing, {}, error)
+        self._undelivered += [outgoing.experience_id for outgoing in group]
+        give_up(group, error)
+        self._end_traces(group)
 
-    def _end_trace(
-        self, outgoing: Outgoing, said: dict[str, int], error: ReliveError | None = None
-    ) -> None:
-        if self._tracing is not None and outgoing.trace is not None:
-            self._tracing.published(
-                outgoing.trace.event_id,
-                time.monotonic() - outgoing.published_s,
-                {"relive.experience_id": outgoing.experience_id}
-                | {f"relive.{name}": value for name, value in said.items()},
-                error,
-                outgoing.trace.caller,
-            )
+    def _end_traces(self, group: list[Outgoing]) -> None:
+        if self._tracing is None:
+            return
+        for each in group:
+            if each.trace is not None:
+                said: dict[str, Any] = {"relive.experience_id": each.experience_id}
+                if each.position is not None:
+                    said |= {"relive.partition": each.partition, "relive.position": each.position}
+                self._tracing.published(
+                    each.trace.event_id,
+                    time.monotonic() - each.published_s,
+                    said,
+                    each.error,
+                    each.trace.caller,
+                )
 
     def _wait(self, pause: float) -> None:
         with self._changed:
