@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from relive.core.experience import Experience
 from relive.core.results import Token
@@ -22,11 +22,12 @@ from relive.errors import (
     ReliveError,
     UndeliveredEvents,
 )
-from relive.log import EventLog, NewRecord, open_log
+from relive.log import EventLog, open_log
 from relive.log.port import check_records
 from relive.measures import DELAY_BOUNDS_S, Histogram
 from relive.producers.compose import Composer, keyed_record
 from relive.producers.dimensions import Dimensions
+from relive.producers.outgoing import Outgoing, Trace, acknowledge, give_up
 from relive.schemas import ExperienceRecorded, OutcomeReported
 from relive.tracing import tracing
 
@@ -75,35 +76,6 @@ class PublisherMeasures:
         self.delivery_s = Histogram(DELAY_BOUNDS_S)
 
 
-class _Trace(NamedTuple):
-    """Of an experience on its way: the id of its event, and the span of its publisher's caller."""
-
-    event_id: bytes
-    caller: Any
-
-
-class _Outgoing(Future[Token]):
-    """An event on its way, and what its publisher holds of it."""
-
-    def __init__(
-        self,
-        record: NewRecord,
-        experience_id: str,
-        published_s: float,
-        give_up_at: float,
-        trace: _Trace | None = None,
-    ) -> None:
-        super().__init__()
-        self.trace = trace
-        self.record = record
-        self.experience_id = experience_id
-        self.published_s = published_s
-        self.give_up_at = give_up_at
-
-    def cancel(self) -> bool:
-        return False  # what may be on its way stays so
-
-
 class Publisher:
     """Sends experiences and outcomes to a log.
 
@@ -139,11 +111,12 @@ class Publisher:
         self._composer = Composer()
         self._queue_bytes = queue_bytes
         self._delivery_timeout_s = delivery_timeout_s
-        self._queue: deque[_Outgoing] = deque()
+        self._queue: deque[Outgoing] = deque()
         self._queued_bytes = 0
         self._taken = 0  # events that left the queue so far
         self._settled = 0  # those of them that are durable or have failed
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._give_up_at = float("inf")
         self._undelivered: list[str] = []
@@ -262,15 +235,9 @@ class Publisher:
     ) -> Future[Token]:
         record = keyed_record(event, self._event_log.partitions)
         check_records([record], self._event_log.partitions)
-        now_s = time.monotonic()
-        outgoing = _Outgoing(
-            record,
-            event.experience_id,
-            now_s,
-            now_s + self._delivery_timeout_s,
-            self._trace_of(event),
-        )
-        with self._changed:
+        trace = None if self._tracing is None else self._trace_of(event)
+        outgoing = Outgoing(record, event.experience_id, time.monotonic(), trace)
+        with self._lock:
             if self._closed or self._queued_bytes >= self._queue_bytes:
                 self._wait_for_room(timeout_s)
             self._queue.append(outgoing)
@@ -279,10 +246,10 @@ class Publisher:
                 self._changed.notify_all()
         return outgoing
 
-    def _trace_of(self, event: ExperienceRecorded | OutcomeReported) -> _Trace | None:
+    def _trace_of(self, event: ExperienceRecorded | OutcomeReported) -> Trace | None:
         if self._tracing is None or not isinstance(event, ExperienceRecorded):
             return None
-        return _Trace(event.event_id, self._tracing.here())
+        return Trace(event.event_id, self._tracing.here())
 
     def _wait_for_room(self, timeout_s: float) -> None:
         room = self._changed.wait_for(
@@ -310,8 +277,8 @@ class Publisher:
                 self._settled = self._taken
                 self._changed.notify_all()
 
-    def _next_group(self) -> list[_Outgoing]:
-        group: list[_Outgoing] = []
+    def _next_group(self) -> list[Outgoing]:
+        group: list[Outgoing] = []
         size = 0
         while self._queue and len(group) < _GROUP_RECORDS and size < _GROUP_BYTES:
             outgoing = self._queue.popleft()
@@ -320,7 +287,7 @@ class Publisher:
         self._queued_bytes -= size
         return group
 
-    def _send(self, group: list[_Outgoing]) -> None:
+    def _send(self, group: list[Outgoing]) -> None:
         """Append until everything is acknowledged or given up. Events keep their ids and order."""
         pause, longest = _RETRY_S
         while group:
@@ -348,36 +315,37 @@ class Publisher:
                 self.measures.append_s.observe(now_s - started_s)
                 self.measures.delivery_s.observe_all(now_s - o.published_s for o in group)
                 self._acknowledged += len(group)
-                for outgoing, position in zip(group, positions, strict=True):
-                    token = Token(outgoing.experience_id, outgoing.record.partition, position)
-                    outgoing.set_result(token)
-                    self._end_trace(outgoing, {"partition": token.partition, "position": position})
+                acknowledge(group, positions)
+                self._end_traces(group)
                 return
 
-    def _still_worth_trying(self, group: list[_Outgoing], error: LogUnavailable) -> list[_Outgoing]:
-        now = time.monotonic()
-        hopeless = [o for o in group if now >= min(o.give_up_at, self._give_up_at)]
-        self._fail(hopeless, error)
-        return [o for o in group if now < min(o.give_up_at, self._give_up_at)]
+    def _still_worth_trying(self, group: list[Outgoing], error: LogUnavailable) -> list[Outgoing]:
+        now_s = time.monotonic()
+        # Everything, once `close` has waited long enough.
+        since_s = now_s if now_s >= self._give_up_at else now_s - self._delivery_timeout_s
+        self._fail([o for o in group if o.published_s <= since_s], error)
+        return [o for o in group if o.published_s > since_s]
 
-    def _fail(self, group: list[_Outgoing], error: ReliveError) -> None:
-        for outgoing in group:
-            self._undelivered.append(outgoing.experience_id)
-            outgoing.set_exception(error)
-            self._end_trace(outgoing, {}, error)
+    def _fail(self, group: list[Outgoing], error: ReliveError) -> None:
+        self._undelivered += [outgoing.experience_id for outgoing in group]
+        give_up(group, error)
+        self._end_traces(group)
 
-    def _end_trace(
-        self, outgoing: _Outgoing, said: dict[str, int], error: ReliveError | None = None
-    ) -> None:
-        if self._tracing is not None and outgoing.trace is not None:
-            self._tracing.published(
-                outgoing.trace.event_id,
-                time.monotonic() - outgoing.published_s,
-                {"relive.experience_id": outgoing.experience_id}
-                | {f"relive.{name}": value for name, value in said.items()},
-                error,
-                outgoing.trace.caller,
-            )
+    def _end_traces(self, group: list[Outgoing]) -> None:
+        if self._tracing is None:
+            return
+        for each in group:
+            if each.trace is not None:
+                said: dict[str, Any] = {"relive.experience_id": each.experience_id}
+                if each.position is not None:
+                    said |= {"relive.partition": each.partition, "relive.position": each.position}
+                self._tracing.published(
+                    each.trace.event_id,
+                    time.monotonic() - each.published_s,
+                    said,
+                    each.error,
+                    each.trace.caller,
+                )
 
     def _wait(self, pause: float) -> None:
         with self._changed:

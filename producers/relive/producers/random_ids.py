@@ -10,7 +10,7 @@ import os
 
 from relive.schemas.events import EVENT_ID_BYTES
 
-_DRAWN_AT_ONCE = 256
+_DRAWN_AT_ONCE = 2_048  # 0.1 ms
 
 _drawn: list[bytes] = []
 # A forked child must not use the ids that its parent will use.

@@ -9,7 +9,7 @@ unions of null with one of these. Reading, where the bytes are somebody else's, 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 RecordWriter: TypeAlias = Callable[[bytes, Iterable[Any]], bytes]
@@ -23,56 +23,66 @@ def record_writer(schema: dict[str, Any]) -> RecordWriter:
     """
     types = [field["type"] for field in schema["fields"]]
     names = [f"value{at}" for at in range(len(types))]
+    parts = [
+        part for name, declared in zip(names, types, strict=True) for part in _parts(name, declared)
+    ]
     lines = [
         "def write_record(header, values):",
         f"    {', '.join(names)}, = values",
-        "    parts = [header]",
-        "    append = parts.append",
-        *(
-            f"    {line}"
-            for name, declared in zip(names, types, strict=True)
-            for line in _writing(name, declared)
-        ),
-        "    return join(parts)",  # the only copy of an embedding
+        f"    return join([header, {', '.join(parts)}])",  # the only copy of an embedding
     ]
-    known = {"join": b"".join, "long": _long, "length": _length, "pack": _double, "sized": _sized}
+    known = {
+        "array": _array,
+        "join": b"".join,
+        "double": struct.Struct("<d").pack,
+        "long": _long,
+        "sized": _sized,
+        "sizes": _Sizes(b""),
+        "sizes_of_some": _Sizes(_SOME),
+        "some": _SOME,
+    }
     exec("\n".join(lines), known)  # of nothing but the numbers of fields, and fixed sizes
     return cast(RecordWriter, known["write_record"])
 
 
-def _writing(name: str, declared: Any) -> list[str]:
-    """The lines that append a value of a type."""
-    if isinstance(declared, list):
-        return [
-            f"if {name} is None:",
-            "    append(b'\\x00')",
-            "else:",
-            "    append(b'\\x02')",
-            *(f"    {line}" for line in _writing(name, declared[1])),
-        ]
+def _parts(name: str, declared: Any) -> list[str]:
+    """The expressions that are a value of a type, evaluated in their order."""
     if isinstance(declared, str):
-        return [line.format(name=name) for line in _PRIMITIVES[declared]]
-    if declared["type"] == "array":
+        return [part.format(name) for part in _PRIMITIVES[declared]]
+    if isinstance(declared, list):
+        first, *rest = _parts(name, declared[1])
+        first = first.replace("sizes[", "sizes_of_some[") if rest else f"some + {first}"
         return [
-            f"if {name}:",
-            f"    append(long(len({name})))",
-            f"    for item in {name}:",
-            *(f"        {line}" for line in _writing("item", declared["items"])),
-            "append(b'\\x00')",
+            f"b'\\x00' if {name} is None else {first}",
+            *(f"b'' if {name} is None else {part}" for part in rest),
         ]
-    return [f"append(sized({name}, {int(declared['size'])}))"]
+    if declared["type"] == "array":
+        return [f"array({name}, {_items(name, declared['items'])}) if {name} else b'\\x00'"]
+    return [f"sized({name}, {int(declared['size'])})"]
+
+
+def _items(name: str, declared: str) -> str:
+    """The expression that is a list of the parts of an array's items."""
+    if declared == "string":
+        return f"[part for raw in map(str.encode, {name}) for part in (sizes[len(raw)], raw)]"
+    (part,) = _parts("item", declared)
+    return f"[{part} for item in {name}]"
 
 
 _PRIMITIVES = {
-    "bytes": ["append(length({name}))", "append({name})"],
-    "string": ["raw = {name}.encode()", "append(length(raw))", "append(raw)"],
-    "int": ["append(long({name}))"],
-    "long": ["append(long({name}))"],
-    "double": ["append(pack({name}))"],
-    "boolean": ["append(b'\\x01' if {name} else b'\\x00')"],
+    "bytes": ["sizes[len({0})]", "{0}"],
+    "string": ["sizes[len({0} := {0}.encode())]", "{0}"],
+    "int": ["long({0})"],
+    "long": ["long({0})"],
+    "double": ["double({0})"],
+    "boolean": ["(b'\\x01' if {0} else b'\\x00')"],
 }
 
-_double = struct.Struct("<d").pack
+_SOME = b"\x02"  # the branch of a union with null that is not null
+
+
+def _array(items: Sequence[Any], parts: Iterable[bytes]) -> bytes:
+    return b"".join([_long(len(items)), *parts, b"\x00"])
 
 
 def _sized(value: bytes, size: int) -> bytes:
@@ -94,10 +104,18 @@ def _long(number: int) -> bytes:
     return bytes(out)
 
 
-def _length(raw: bytes) -> bytes:
-    size = len(raw)
-    return _LENGTHS[size] if size < len(_LENGTHS) else _long(size)
+class _Sizes(dict[int, bytes]):
+    """Encoded lengths, each kept from when it is first asked for."""
+
+    def __init__(self, before: bytes) -> None:
+        self._before = before
+
+    def __missing__(self, size: int) -> bytes:
+        encoded = self._before + _long(size)
+        if size < _SIZES_KEPT:
+            self[size] = encoded
+        return encoded
 
 
 # Of ids, texts and most embeddings.
-_LENGTHS = [_long(length) for length in range(8_192)]
+_SIZES_KEPT = 8_192

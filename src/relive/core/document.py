@@ -75,7 +75,10 @@ def _keeps_types(value: object, depth: int) -> bool:
         return False
     # No call for what most items are: it would take twice as long.
     for item in items:
-        if type(item) not in _SIMPLE and not _keeps_types(item, depth + 1):
+        kind = type(item)
+        if kind in _SIMPLE or (kind is float and math.isfinite(item)):
+            continue
+        if not _keeps_types(item, depth + 1):
             return False
     return True
 

@@ -106,26 +106,26 @@ def recorded_event(
     sha256 = e.input_sha256
     if sha256 is not None and (not isinstance(sha256, bytes) or len(sha256) != 32):
         raise InvalidExperience("input_sha256", sha256, "must be the 32 bytes of a SHA-256")
+    priority, episode_id = e.initial_priority, e.episode_id
+    # In the order of the fields: by their names it takes 0.4 µs more.
     return ExperienceRecorded(
-        event_id=event_id,
-        source=source,
-        event_time_us=now_us if e.timestamp is None else _timestamp(e.timestamp),
-        experience_id=checked_id("id", new_id() if e.id is None else e.id),
-        visual=visual,
-        text=text,
-        question=checked_text("question", e.question),
-        input_uri=None if e.input_uri is None else checked_text("input_uri", e.input_uri),
-        input_sha256=sha256,
-        trajectory=_trajectory(e.trajectory),
-        total_reward=finite("total_reward", e.total_reward),
-        final_answer=to_json("final_answer", e.final_answer),
-        model_confidence=confidence("model_confidence", e.model_confidence),
-        initial_priority=None
-        if e.initial_priority is None
-        else not_negative("initial_priority", e.initial_priority),
-        episode_id=None if e.episode_id is None else checked_text("episode_id", e.episode_id),
-        step=None if e.step is None else _whole("step", e.step, 0),
-        metadata=_map("metadata", e.metadata),
+        event_id,
+        source,
+        now_us if e.timestamp is None else _timestamp(e.timestamp),
+        checked_id("id", new_id() if e.id is None else e.id),
+        visual,
+        text,
+        checked_text("question", e.question),
+        None if e.input_uri is None else checked_text("input_uri", e.input_uri),
+        sha256,
+        _trajectory(e.trajectory),
+        finite("total_reward", e.total_reward),
+        to_json("final_answer", e.final_answer),
+        confidence("model_confidence", e.model_confidence),
+        None if priority is None else not_negative("initial_priority", priority),
+        None if episode_id is None else checked_text("episode_id", episode_id),
+        None if e.step is None else _whole("step", e.step, 0),
+        _map("metadata", e.metadata),
     )
 
 
@@ -276,7 +276,9 @@ def embedding_bytes(
     if vector is None:
         return None
     if type(vector) is np.ndarray and vector.dtype is _FLOAT32 and vector.ndim == 1:
-        return _embedding_bytes(field_name, vector, error)  # as most are
+        raw = vector.tobytes()
+        if 0 < len(raw) <= 4 * MAX_DIM and _is_plain(raw):
+            return raw  # as most are
     try:
         given = np.asarray(vector)
     except ValueError as cause:  # ragged nested lists
@@ -316,11 +318,15 @@ def vector_from(raw: bytes | None) -> Vector | None:
     return None if raw is None else np.frombuffer(raw, dtype=_FLOAT32)
 
 
-def _check_finite(field_name: str, raw: bytes, error: type[FieldError]) -> None:
+def _is_plain(raw: bytes) -> bool:
     # A look at the byte with sign and exponent of every number tells almost always that all is
     # well. NumPy would let go of the interpreter for the microsecond that it takes, and a thread
     # that waits for it wakes up in vain: a Publisher ran at half its speed.
-    if not raw[3::4].translate(None, _EXPONENTS_OF_PLAIN_NUMBERS):
+    return not raw[3::4].translate(None, _EXPONENTS_OF_PLAIN_NUMBERS)
+
+
+def _check_finite(field_name: str, raw: bytes, error: type[FieldError]) -> None:
+    if _is_plain(raw):
         return
     vector = np.frombuffer(raw, dtype=_FLOAT32)
     # One pass instead of isfinite().all(), and vdot because dot warns of an overflow.
@@ -423,6 +429,7 @@ def _map(field_name: str, value: object) -> str:
 
 
 def _trajectory(value: object) -> str:
-    if not isinstance(value, list) or not all(isinstance(step, dict) for step in value):
+    # Without a generator, which takes as long as the rest of it.
+    if not isinstance(value, list) or [step for step in value if not isinstance(step, dict)]:
         raise InvalidExperience("trajectory", value, "must be a list of dicts")
     return to_json("trajectory", value)
