@@ -119,18 +119,23 @@ class LmdbTables(LmdbReads):
             with self._env.begin(write=True) as transaction:
                 added = removed = 0
                 for table, entries in changes.items():
-                    database = self._tables[table]
+                    if not entries:
+                        continue
+                    # In the order of their keys, and many by one call: half the time.
+                    cursor, keys = transaction.cursor(self._tables[table]), sorted(entries)
+                    for _, before in cursor.getmulti(keys):
+                        removed += int.from_bytes(before[-CHECKSUM_BYTES:], "little")
                     start = zlib.crc32(table.encode())
-                    for key, value in entries.items():
+                    stored = []
+                    for key in keys:
+                        value = entries[key]
                         if value is None:
-                            before = transaction.pop(key, db=database)
-                        else:
-                            checksum = zlib.crc32(value, zlib.crc32(key, start))
-                            added += checksum
-                            stored = value + checksum.to_bytes(CHECKSUM_BYTES, "little")
-                            before = transaction.replace(key, stored, db=database)
-                        if before is not None:
-                            removed += int.from_bytes(before[-CHECKSUM_BYTES:], "little")
+                            transaction.delete(key, db=self._tables[table])
+                            continue
+                        checksum = zlib.crc32(value, zlib.crc32(key, start))
+                        added += checksum
+                        stored.append((key, value + checksum.to_bytes(CHECKSUM_BYTES, "little")))
+                    cursor.putmulti(stored)
                 self._change_sum(transaction, added - removed)
         except (lmdb.BadValsizeError, lmdb.TxnFullError) as error:
             raise StoreError(f"the state in {self._directory} cannot hold it: {error}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TypeAlias
@@ -47,7 +47,7 @@ Follower: TypeAlias = Callable[[Sequence[Change], Mapping[int, int]], None]
 
 POISON_LIMIT = 1_000
 
-_BATCH_RECORDS = 1_000
+_BATCH_RECORDS = 200
 _FOLLOW_WAIT_S = 0.25
 
 # A pause after a small batch. Folding every record the moment it comes would fight the very thread
@@ -406,6 +406,9 @@ class Materializer:
         if self._uncommitted + self._unfinished >= self._commit_every:
             self.commit()  # the last one found no room; more must not pile up in memory
         started_s = time.perf_counter()
+        live = self._recovery is not None
+        traced = self._tracing if live else None  # what is replayed was traced long ago
+        told = self._follower is not None or traced is not None
         changes: list[Change] = []
         folded = 0
         try:
@@ -413,7 +416,8 @@ class Materializer:
                 steps = fold_batch(self._states[partition], batch)
                 folded += len(batch)
                 for caused in steps:
-                    changes += caused
+                    if told:
+                        changes += caused
                     self._watch_for_poison(caused)
             if folded and self._follower is not None:
                 self._follower(changes, self.positions())
@@ -426,10 +430,9 @@ class Materializer:
             # Half of an event may be in the state: never to be read or committed.
             self._stop(StoreError("folding failed half-way; reopen to recover from the log"))
             raise
-        live = self._recovery is not None
         self.measures.folded(records, folded, started_s, live=live)
-        if self._tracing is not None and live:  # what is replayed was traced long ago
-            self._trace(self._tracing, changes, time.perf_counter() - started_s)
+        if traced is not None:
+            self._trace(traced, changes, time.perf_counter() - started_s)
         if folded:
             if not self._uncommitted:
                 self._uncommitted_since = time.monotonic()
@@ -457,14 +460,17 @@ class Materializer:
 
     def _prepared(self, records: Sequence[Record]) -> dict[int, list[tuple[bytes, int, Prepared]]]:
         """The records that are not folded yet, as `fold_batch` takes them, by partition."""
-        known = [self._offered.pop(_place(record), _NOT_OFFERED)[1] for record in records]
+        if self._offered:
+            known = [self._offered.pop(_place(record), _NOT_OFFERED)[1] for record in records]
+        else:
+            known = [None] * len(records)
         new = [
             (record, event)
             for record, event in zip(records, known, strict=True)
             if record.position >= self._states[record.partition].position
         ]
         prepared = prepare([record.value for record, _ in new], [event for _, event in new])
-        self._log_bytes += sum(len(record.key) + len(record.value) for record, _ in new)
+        self._log_bytes += sum([len(record.key) + len(record.value) for record, _ in new])
         by_partition: dict[int, list[tuple[bytes, int, Prepared]]] = {}
         for (record, _), each in zip(new, prepared, strict=True):
             theirs = by_partition.setdefault(record.partition, [])
@@ -476,23 +482,23 @@ class Materializer:
         if self._uncommitted + self._unfinished and waited >= self._commit_within_s:
             self.commit()
 
-    def _watch_for_poison(self, caused: Sequence[Change]) -> None:
-        for change in caused:
-            if isinstance(change, Quarantined):
-                _log.warning(
-                    "partition %d, position %d set aside: %s",
-                    change.partition,
-                    change.position,
-                    change.reason,
-                )
-                self._poison_in_a_row += 1
-                first, _ = self._poisoned.get(change.partition, (change.position, 0))
-                self._poisoned[change.partition] = first, change.position
-                if self._poison_in_a_row >= self._poison_limit:
-                    raise ConsumerStopped(self._poison_found(change.reason))
-                return
-        self._poison_in_a_row = 0
-        self._poisoned.clear()
+    def _watch_for_poison(self, caused: Collection[Change]) -> None:
+        change = next(iter(caused)) if len(caused) == 1 else None
+        if not isinstance(change, Quarantined):  # which is all that its record changes
+            self._poison_in_a_row = 0
+            self._poisoned.clear()
+            return
+        _log.warning(
+            "partition %d, position %d set aside: %s",
+            change.partition,
+            change.position,
+            change.reason,
+        )
+        self._poison_in_a_row += 1
+        first, _ = self._poisoned.get(change.partition, (change.position, 0))
+        self._poisoned[change.partition] = first, change.position
+        if self._poison_in_a_row >= self._poison_limit:
+            raise ConsumerStopped(self._poison_found(change.reason))
 
     def _poison_found(self, reason: str) -> str:
         places = "; ".join(

@@ -192,8 +192,7 @@ class PayloadFiles:
                 sorted(new.items()),
                 self._reader.read_in_order((key, before[key].pack()) for key in sorted(moving)),
             )
-            for key, payload in payloads:
-                after[key] = writer.append(payload)
+            after |= writer.append(payloads)
             writer.finish()
             for number, (size, count) in writer.appended.items():
                 segments[number] = segments.get(number, Segment()).with_payloads(size, count)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from relive.consumers.durable_files import (
     create,
@@ -64,38 +65,37 @@ class SegmentWriter:
         self._opened_at = 0
         self._count = 0
         self.appended: dict[int, tuple[int, int]] = {}
+        # What is to be written next, behind what is.
         self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._written = 0
 
     @property
     def place(self) -> Place:
         """Where the next payload would go."""
         return Place(self._number, self._size)
 
-    def append(self, payload: bytes) -> Reference:
-        """Append a payload, at the latest when `finish` is called.
+    def append(self, payloads: Iterable[tuple[bytes, bytes]]) -> dict[bytes, Reference]:
+        """Append payloads, at the latest when `finish` is called; says where each is, by key.
 
         Raises:
             OSError: `undo` then says what has become of it.
         """
-        size = len(payload)
-        if size > MAX_PAYLOAD_BYTES:
-            raise StoreError(f"a payload has {size} bytes, at most {MAX_PAYLOAD_BYTES} fit")
-        if self._descriptor < 0:
-            self._open()
-        elif self._size >= self._full_size:
-            self._end_segment()
-            self._number += 1
-            self._size = 0
-            self._open()
-        reference = Reference(self._number, self._size, size, zlib.crc32(payload))
-        self._waiting.append(payload)
-        self._waiting_bytes += size
-        self._size += size
-        self._count += 1
-        if self._waiting_bytes >= _WRITE_BYTES:
-            self._write()
-        return reference
+        places: dict[bytes, Reference] = {}
+        waiting, full_size = self._waiting, self._full_size
+        for key, payload in payloads:
+            length = len(payload)
+            if length > MAX_PAYLOAD_BYTES:
+                said = f"a payload has {length} bytes, at most {MAX_PAYLOAD_BYTES} fit"
+                raise StoreError(said)
+            if self._descriptor < 0 or self._size >= full_size:
+                self._next_segment()
+            places[key] = Reference(self._number, self._size, length, crc32(payload))
+            waiting.append(payload)
+            self._size += length
+            self._count += 1
+            if self._size - self._written >= _WRITE_BYTES:
+                self._write()
+        return places
 
     def finish(self) -> None:
         """Make everything appended durable.
@@ -140,6 +140,13 @@ class SegmentWriter:
         if self._start.size:
             os.truncate(self._files.path(self._start.number), self._start.size)
 
+    def _next_segment(self) -> None:
+        if self._descriptor >= 0:
+            self._end_segment()
+            self._number += 1
+            self._size = 0
+        self._open()
+
     def _open(self) -> None:
         path = self._files.path(self._number)
         if self._size:
@@ -149,14 +156,13 @@ class SegmentWriter:
             self._descriptor = create(path)
             write_all(self._descriptor, header(self._number), 0)
             self._size = HEADER_BYTES
-        self._opened_at = self._size
+        self._opened_at = self._written = self._size
         self._count = 0
 
     def _write(self) -> None:
-        data = b"".join(self._waiting)
-        write_all(self._descriptor, data, self._size - len(data))
+        write_all(self._descriptor, b"".join(self._waiting), self._written)
         self._waiting.clear()
-        self._waiting_bytes = 0
+        self._written = self._size
 
     def _end_segment(self) -> None:
         self._write()

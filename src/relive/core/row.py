@@ -18,6 +18,7 @@ from relive.core.priority import (
     value_factors,
 )
 from relive.core.settings import PriorityWeights
+from relive.schemas.events import ExperienceRecorded
 
 _FIXED = struct.Struct("<qQ16sdddIIII")
 _FIXED_TYPE = np.dtype(
@@ -137,6 +138,23 @@ def pack_row(row: Row) -> bytes:
         row.success_count,
         row.outcome_count,
     ) + row.experience_id.encode("utf-8")
+
+
+def pack_new_row(event: ExperienceRecorded, ordinal: int, content: bytes) -> bytes:
+    """The row of an experience of which nothing is known yet but its event; as `pack_row`."""
+    given = event.initial_priority
+    return _FIXED.pack(
+        event.event_time_us,
+        ordinal,
+        content,
+        event.total_reward,
+        event.model_confidence,
+        math.nan if given is None else given,
+        0,
+        0,
+        0,
+        0,
+    ) + event.experience_id.encode("utf-8")
 
 
 def inputs_of(rows: Sequence[Row], weights: PriorityWeights) -> PriorityInputs:

@@ -358,20 +358,26 @@ class PartitionState:
         """The bytes of the record at a position, if its experience is live."""
         return self._tables.get(Table.PAYLOADS, self._number_key(position))
 
-    def add_rows(self, rows: Sequence[Row], payloads: Sequence[bytes]) -> None:
-        """Add new rows."""
-        prefix, pack = self._prefix, _NUMBER.pack
-        numbers = [pack(row.position) for row in rows]
+    def add_rows(
+        self,
+        positions: Sequence[int],
+        experience_ids: Sequence[str],
+        packed: Sequence[bytes],
+        payloads: Sequence[bytes],
+    ) -> None:
+        """Add new rows: where each is, of which experience, see `pack_row`, and its record."""
+        prefix = self._prefix
+        numbers = list(map(_NUMBER.pack, positions))
         keys = [prefix + number for number in numbers]
-        packed = list(map(pack_row, rows))
-        ids = [self._id_key(row.experience_id) for row in rows]
+        ids = map(self._id_key, experience_ids)
         self._tables.put_many(Table.IDS, zip(ids, numbers, strict=True))
         self._tables.put_many(Table.ROWS, zip(keys, packed, strict=True))
         self._tables.put_many(Table.PAYLOADS, zip(keys, payloads, strict=True))
         self._digest = (self._digest + sum(map(_hash_number, packed))) % _DIGEST_MODULUS
-        for row in rows:
-            self._index_weakest(row)
-        self.counters.size += len(rows)
+        if self.settings.eviction_policy is EvictionPolicy.LOWEST_PRIORITY:
+            for position, row in zip(positions, packed, strict=True):
+                self._index_weakest(unpack_row(self.partition, position, row))
+        self.counters.size += len(packed)
 
     def change_row(self, old: Row, new: Row) -> None:
         """Put a row in place of its former self."""
