@@ -143,8 +143,7 @@ def test_rows_unlike_all_that_the_lists_were_made_of_are_scanned_until_a_rebuild
 ) -> None:
     monkeypatch.setattr(indexing, "_UNFIT", 10.0)
     random = np.random.default_rng(8)
-    centres, noise = random.standard_normal((300, 24)), random.standard_normal((1_500, 24))
-    rows = (centres[np.arange(1_500) % 300] + 0.2 * noise).astype(np.float32)
+    rows = (random.standard_normal(24) + random.standard_normal((1_500, 24))).astype(np.float32)
     with opened(path) as buffer:
         buffer.add_many(Experience(id=f"other-{at}", visual=row) for at, row in enumerate(rows))
         until(lambda: buffer.stats().index.unfit == 1_500, "put in lists")  # type: ignore[union-attr]
