@@ -7,7 +7,7 @@ memory; a model puts their rows in lists, many at once and beside the writer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from pathlib import Path
@@ -234,18 +234,18 @@ class Index:
 
     def adopt(self, chunk: Chunk, lists: Lists) -> None:
         """Put lists of a chunk's rows in service; nothing where the chunk is no longer used."""
-        if self.view.model is not lists.model:
-            return
-        for at, segment in enumerate(self._segments):
-            if segment.chunk is chunk:
-                self._segments[at] = segment.with_lists(lists)
-                self._publish(self.view.positions)
+        if self.view.model is lists.model:
+            self._change(chunk, lambda segment: segment.with_lists(lists))
 
     def refuse(self, chunk: Chunk, lists: Lists) -> None:
         """Have a chunk's rows scanned: lists of its first rows were tried, and miss too many."""
+        tried = lists.count
+        self._change(chunk, lambda s: replace(s.with_lists(None), refused=tried))
+
+    def _change(self, chunk: Chunk, changed: Callable[[Segment], Segment]) -> None:
         for at, segment in enumerate(self._segments):
             if segment.chunk is chunk:
-                self._segments[at] = replace(segment.with_lists(None), refused=lists.count)
+                self._segments[at] = changed(segment)
                 self._publish(self.view.positions)
 
     # Rows

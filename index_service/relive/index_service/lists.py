@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from relive.core.embedding import EmbeddingSpace, HybridMode, Metric, Query
+from relive.core.embedding import EmbeddingSpace, Metric, Query
 from relive.index_service.scan import Float32Array, IndexArray
 
 BitArray = npt.NDArray[np.uint8]
@@ -119,8 +119,7 @@ class Model:
     def _probes_for(self, visual_share: float) -> int:
         space = self.space
         usual = space.visual_share
-        one_kind = space.mode is HybridMode.AVERAGE or not (space.visual_dim and space.text_dim)
-        if one_kind or abs(visual_share - usual) <= _SAME_SHARE:
+        if not space.has_two_kinds or abs(visual_share - usual) <= _SAME_SHARE:
             return self.probes.both
         return max(
             self.probes.both, self.probes.visual if visual_share > usual else self.probes.text

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from relive.core.embedding import EmbeddingSpace, HybridMode, Query
+from relive.core.embedding import EmbeddingSpace, Query
 from relive.errors import InvalidQuery
 from relive.index_service.lists import Lists, Probes
 from relive.index_service.scan import Float32Array, Scanner
@@ -23,8 +23,7 @@ _QUERIES = 16
 
 def kinds_of_query(space: EmbeddingSpace) -> tuple[str, ...]:
     """The names among `Probes` of what rows can be asked for."""
-    one_kind = space.mode is HybridMode.AVERAGE or not (space.visual_dim and space.text_dim)
-    return ("both",) if one_kind else Probes._fields
+    return Probes._fields if space.has_two_kinds else ("both",)
 
 
 def query_like(space: EmbeddingSpace, row: Float32Array, kind: str) -> Query | None:

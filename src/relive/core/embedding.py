@@ -133,6 +133,12 @@ class EmbeddingSpace:
         return self._weights(None, None)[0]
 
     @property
+    def has_two_kinds(self) -> bool:
+        """Whether a query of one embedding is compared with other numbers than one of both."""
+        both = self.visual_dim > 0 and self.text_dim > 0
+        return both and self.mode is HybridMode.WEIGHTED
+
+    @property
     def vector_width(self) -> int:
         """Numbers in a row that stand for the embeddings."""
         if self.mode is HybridMode.AVERAGE:
